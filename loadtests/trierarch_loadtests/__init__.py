@@ -1,0 +1,1 @@
+"""Black-box load tests for any OpenAI-compatible endpoint."""

@@ -1,0 +1,65 @@
+"""What one request used: the row that metering writes and money is counted from."""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import StrEnum
+
+from trierarch.core.identifiers import (
+    KeyId,
+    ModelName,
+    ReplicaId,
+    RequestId,
+    TenantId,
+    VariantName,
+)
+from trierarch.core.quantities import Money, TokenCounts
+
+
+class Outcome(StrEnum):
+    """How a request ended."""
+
+    COMPLETED = "completed"
+    ABORTED = "aborted"
+    """The client went away; what was generated until then counts."""
+    FAILED = "failed"
+    """The engine failed; charged nothing."""
+    SHED = "shed"
+    """Refused before it reached an engine; charged nothing."""
+    MIGRATED = "migrated"
+    """Moved to another replica after its first byte."""
+
+
+class ServiceTier(StrEnum):
+    """Lanes of the gateway."""
+
+    PRIORITY = "priority"
+    DEFAULT = "default"
+    FLEX = "flex"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """One finished request.
+
+    Attributes:
+        request_id: Idempotency key: a second record with the same id is ignored.
+        finished_unix_seconds: Wall time at the end of the request.
+        charge: By the rate card in force when the request started.
+        trace_id: 32 hex digits, or empty.
+        replica_id: Who served it; empty if nobody did.
+    """
+
+    request_id: RequestId
+    tenant: TenantId
+    key_id: KeyId
+    model: ModelName
+    variant: VariantName
+    tier: ServiceTier
+    tokens: TokenCounts
+    outcome: Outcome
+    charge: Money
+    replica_id: ReplicaId
+    started_unix_seconds: float
+    finished_unix_seconds: float
+    trace_id: str = ""
