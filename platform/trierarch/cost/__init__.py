@@ -1,0 +1,1 @@
+"""What it costs: prices, rates, allocation and unit cost, decided without any I/O."""
