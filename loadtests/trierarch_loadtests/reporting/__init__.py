@@ -1,0 +1,1 @@
+"""What a run found: counts, histograms, the ledger check, the verdict and the files."""

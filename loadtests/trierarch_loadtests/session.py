@@ -1,0 +1,50 @@
+"""Wires worker and coordinator to locust's events.
+
+In a headless run the verdict becomes locust's exit code: 0 passed, 1 a threshold
+was missed, 2 the run could not be made. With the web page each run prints its
+verdict and writes its files when it stops.
+"""
+
+import sys
+from typing import Any
+
+from locust.runners import STATE_STOPPED, STATE_STOPPING, MasterRunner, WorkerRunner
+
+from trierarch_loadtests.coordinator import EXIT_UNUSABLE, Coordinator
+from trierarch_loadtests.errors import UsageError
+from trierarch_loadtests.options import add_arguments
+from trierarch_loadtests.worker import Worker
+
+
+def install(events: Any) -> None:
+    """Register the load tests with locust; called once by the locustfile."""
+    events.init_command_line_parser.add_listener(add_arguments)
+    events.init.add_listener(_on_init)
+
+
+def _on_init(environment: Any, runner: Any, web_ui: Any = None, **_: Any) -> None:
+    worker = None if isinstance(runner, MasterRunner) else Worker(environment, runner)
+    environment.trierarch_worker = worker
+    if worker is not None and isinstance(runner, WorkerRunner):
+        environment.events.report_to_master.add_listener(worker.on_report_to_master)
+        return
+    coordinator = environment.trierarch_coordinator = Coordinator(environment, runner)
+    try:
+        coordinator.prepare()
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_UNUSABLE)
+    environment.events.test_start.add_listener(coordinator.on_test_start)
+    environment.events.worker_report.add_listener(coordinator.on_worker_report)
+
+    def finish(**_: Any) -> None:
+        if runner.state not in (STATE_STOPPED, STATE_STOPPING):
+            runner.quit()  # ended from outside: first let the users count what they cancel
+        if worker is not None:
+            coordinator.add(worker.take())
+        environment.process_exit_code = coordinator.finish()
+
+    if web_ui is None:
+        environment.events.quitting.add_listener(finish)
+    else:
+        environment.events.test_stop.add_listener(finish)

@@ -1,0 +1,20 @@
+"""The one locust user of each worker: it lets all others arrive.
+
+Locust's own users are a closed loop: each waits for its answer before it asks
+again, so a slow server gets less load. Here locust starts a single user for
+each worker, which sends that worker's share of the plan.
+"""
+
+from locust import User
+from locust.exception import StopUser
+
+
+class OpenLoopUser(User):  # type: ignore[misc]  # locust has no types that mypy follows here
+    """Carries out the worker's share of the plan and stops."""
+
+    def send_share(self) -> None:
+        """Run until the share is sent and answered."""
+        self.environment.trierarch_worker.send_share()
+        raise StopUser
+
+    tasks = [send_share]  # noqa: RUF012  # the attribute that locust reads

@@ -1,0 +1,1 @@
+"""What is asked: seeded, pure distributions of lengths and prompts."""
