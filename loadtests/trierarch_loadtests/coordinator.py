@@ -42,7 +42,8 @@ from trierarch_loadtests.worker import BEGIN, FINISHED, REPORT_KEY
 
 logger = logging.getLogger(__name__)
 
-START_DELAY_SECONDS = 2.0
+LOCAL_START_DELAY_SECONDS = 0.5
+WORKERS_START_DELAY_SECONDS = 3.0
 """From the message to the workers to second zero: by then every worker's user has started."""
 WORKER_GRACE_SECONDS = 30.0
 """How long after the drain time a worker that says nothing is waited for."""
@@ -171,30 +172,29 @@ class Coordinator:
         if self._progress is not None:
             self._progress.tally.merge(tally)
 
-    def finish(self) -> int:
-        """Compare with the ledger, judge, print, write the files; return the exit code."""
+    def finish(self) -> tuple[int, str]:
+        """Compare with the ledger, judge, write the files; return the exit code and what to say."""
         preparation, progress, failed = self._preparation, self._progress, self._failed
         self._progress = self._failed = None
         if failed is not None or preparation is None or progress is None:
-            print(f"error: {failed or 'the run never started'}", file=sys.stderr)
-            return EXIT_UNUSABLE
+            return EXIT_UNUSABLE, f"error: {failed or 'the run never started'}"
         unfinished = self._unfinished(preparation, progress)
         ledger = self._check_ledger(preparation, progress)
         scenario = preparation.plan.scenario
         verdict = judge(scenario, progress.tally, ledger, unfinished=unfinished)
         facts = self._facts(preparation, progress, unfinished)
         summary = build_summary(facts, preparation.plan, progress.tally, ledger, verdict)
-        print(render_verdict(summary), flush=True)
+        verdict_text = render_verdict(summary)
         stamp = datetime.fromtimestamp(progress.started_unix_seconds, tz=UTC)
         name = f"{stamp:%Y%m%dT%H%M%SZ}-{scenario.name}-{progress.run_id[:8]}"
         directory = Path(preparation.options.results) / name
         try:
             write_results(directory, summary, render_markdown(summary), preparation.plan)
         except OSError as error:
-            print(f"error: cannot write results to {directory}: {error}", file=sys.stderr)
-            return EXIT_UNUSABLE
-        print(f"results: {directory}/summary.md and summary.json", flush=True)
-        return EXIT_PASSED if verdict.passed else EXIT_MISSED
+            text = f"{verdict_text}\nerror: cannot write results to {directory}: {error.strerror}"
+            return EXIT_UNUSABLE, text
+        text = f"results: {directory}/summary.md and summary.json\n{verdict_text}"
+        return EXIT_PASSED if verdict.passed else EXIT_MISSED, text
 
     def _begin(self) -> None:
         preparation = self._preparation
@@ -202,14 +202,16 @@ class Coordinator:
             raise UsageError("the run was not prepared")
         options, plan = preparation.options, preparation.plan
         before = self._read_account(preparation)
-        begin_unix_seconds = unix_seconds() + START_DELAY_SECONDS
-        drain_seconds = plan.scenario.timeouts.drain_seconds
         workers = self._workers()
+        delay_seconds = WORKERS_START_DELAY_SECONDS if workers else LOCAL_START_DELAY_SECONDS
+        begin_unix_seconds = unix_seconds() + delay_seconds
+        workers = workers or {"local": 0}
+        drain_seconds = plan.scenario.timeouts.drain_seconds
         self._progress = Progress(
             run_id=uuid.uuid4().hex,
             started_unix_seconds=begin_unix_seconds,
             deadline_seconds=monotonic_seconds()
-            + START_DELAY_SECONDS
+            + delay_seconds
             + total_seconds(plan.stages)
             + drain_seconds
             + WORKER_GRACE_SECONDS,
@@ -229,9 +231,10 @@ class Coordinator:
             self._runner.send_message(BEGIN, job, client_id)
 
     def _workers(self) -> dict[str, int]:
+        """Return the number of each connected worker's share; none for a local run."""
         clients = getattr(self._runner, "clients", None)
         if clients is None:
-            return {"local": 0}
+            return {}
         active = clients.ready + clients.spawning + clients.running
         return {client_id: number for number, client_id in enumerate(sorted(c.id for c in active))}
 
@@ -272,6 +275,7 @@ class Coordinator:
             run_id=progress.run_id,
             started_at=started.isoformat(timespec="seconds"),
             workers=len(progress.workers),
+            duration_factor=preparation.options.duration_factor,
             requests=preparation.requests,
             base_url=preparation.options.endpoint.base_url,
             model=preparation.model,

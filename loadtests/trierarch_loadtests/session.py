@@ -5,9 +5,11 @@ was missed, 2 the run could not be made. With the web page each run prints its
 verdict and writes its files when it stops.
 """
 
+import signal
 import sys
 from typing import Any
 
+import gevent
 from locust.runners import STATE_STOPPED, STATE_STOPPING, MasterRunner, WorkerRunner
 
 from trierarch_loadtests.coordinator import EXIT_UNUSABLE, Coordinator
@@ -42,9 +44,15 @@ def _on_init(environment: Any, runner: Any, web_ui: Any = None, **_: Any) -> Non
             runner.quit()  # ended from outside: first let the users count what they cancel
         if worker is not None:
             coordinator.add(worker.take())
-        environment.process_exit_code = coordinator.finish()
+        environment.process_exit_code, text = coordinator.finish()
+        if web_ui is None:  # the verdict comes after locust's own tables
+            environment.events.quit.add_listener(lambda **_: print(text, flush=True))
+        else:
+            print(text, flush=True)
 
     if web_ui is None:
         environment.events.quitting.add_listener(finish)
+        # Locust handles SIGTERM only after a headless run, so a timeout would leave no results.
+        gevent.signal_handler(signal.SIGTERM, runner.quit)
     else:
         environment.events.test_stop.add_listener(finish)

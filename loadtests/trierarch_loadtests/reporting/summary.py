@@ -44,6 +44,8 @@ class RunFacts:
     started_at: str
     """UTC, ISO 8601."""
     workers: int
+    duration_factor: float
+    """What the scenario's durations were multiplied by."""
     requests: int
     """How many the plan has."""
     base_url: str
