@@ -1,0 +1,61 @@
+# Every target is one line; what needs more is a tested program in deploy/local.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+# Options for the command behind a target: make run ARGS="--port 8081"
+ARGS ?=
+
+##@ Everyday
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Make or renew the virtual environment in .venv
+	@python3 deploy/local/environment.py
+
+.PHONY: run
+run: setup ## Serve a mixture-of-experts model on this machine until Ctrl-C (options in ARGS)
+	@exec $(BIN)/trierarch up $(ARGS)
+
+.PHONY: test
+test: setup ## Run every check and every test that two cores can run (pytest options in ARGS)
+	@exec $(BIN)/python deploy/local/checks.py $(ARGS)
+
+##@ Single checks
+
+.PHONY: unit
+unit: setup ## Run the tests that need no engine (pytest options in ARGS)
+	@exec $(BIN)/pytest -m "not engine" $(ARGS)
+
+.PHONY: lint
+lint: setup ## Look for mistakes with ruff
+	@exec $(BIN)/ruff check . $(ARGS)
+
+.PHONY: format
+format: setup ## Format all Python files
+	@exec $(BIN)/ruff format . $(ARGS)
+
+.PHONY: typecheck
+typecheck: setup ## Check the types with mypy
+	@exec $(BIN)/mypy $(ARGS)
+
+.PHONY: layers
+layers: setup ## Check that imports go down only
+	@exec $(BIN)/lint-imports $(ARGS)
+
+##@ Upkeep
+
+.PHONY: lock
+lock: setup ## Resolve pyproject.toml into requirements/*.lock (ARGS=--upgrade for newer versions)
+	@exec $(BIN)/python deploy/local/lock.py $(ARGS)
+
+.PHONY: verify
+verify: lock ## Fail if a generated file does not follow from its source
+	@git diff --exit-code --stat -- requirements
+
+.PHONY: clean
+clean: ## Delete the environment and all caches of this checkout
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

@@ -1,0 +1,1 @@
+"""Sets up the development and demonstration environment on one machine; standard library only."""

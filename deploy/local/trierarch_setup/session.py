@@ -1,0 +1,218 @@
+"""One run of the set-up: where it writes, how it reports, with what uv it works."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from trierarch_setup import commands, pip_settings
+from trierarch_setup.failures import SetupFailure, explain
+from trierarch_setup.layout import Layout, remove
+from trierarch_setup.progress import Step
+
+_MISLEADING = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONHOME", "PYTHONPATH")
+"""Variables of another environment that may be active in the user's shell."""
+
+
+@dataclasses.dataclass
+class Session:
+    """What every part of a run needs.
+
+    Attributes:
+        layout: Paths of the checkout.
+        inherited: The user's environment variables.
+        stream: Where progress goes.
+        lock_descriptor: Held until the process and its children have ended.
+    """
+
+    layout: Layout
+    inherited: Mapping[str, str]
+    stream: TextIO
+    lock_descriptor: int
+
+    def __post_init__(self) -> None:
+        self._uv_settings: pip_settings.UvSettings | None = None
+        self.variables = {
+            name: value for name, value in self.inherited.items() if name not in _MISLEADING
+        }
+
+    def step(self, name: str) -> Step:
+        """Begin a named step."""
+        return Step(name, self.stream, live=self.stream.isatty())
+
+    def run(self, command: Sequence[str], step: Step) -> str:
+        """Run a command to its end and return what it printed.
+
+        Raises:
+            SetupFailure: If it fails.
+        """
+        return commands.run(
+            command,
+            step=step,
+            log_file=self.layout.log_file,
+            environment=self.variables,
+            keep_open=(self.lock_descriptor,),
+        )
+
+    def uv_pip(self, arguments: Sequence[str], step: Step) -> str:
+        """Run ``uv pip`` with the meaning of pip's configuration.
+
+        Raises:
+            SetupFailure: If it fails.
+        """
+        status, output = self.attempt_uv_pip(arguments, step)
+        if status != 0:
+            step.abandon()
+            raise SetupFailure(explain(step.name, output, status, self.layout.log_file))
+        return output
+
+    def attempt_uv_pip(self, arguments: Sequence[str], step: Step) -> tuple[int, str]:
+        """Run ``uv pip`` and return its exit status and what it printed."""
+        settings = self._settings()
+        verb, *rest = arguments
+        return commands.attempt(
+            [str(self.uv), "pip", verb, *settings.options, *rest],
+            step=step,
+            log_file=self.layout.log_file,
+            environment={**self.variables, **settings.environment},
+            keep_open=(self.lock_descriptor,),
+        )
+
+    @property
+    def uv(self) -> Path:
+        """The pinned uv."""
+        return self.layout.bootstrap / "bin" / "uv"
+
+    def _settings(self) -> pip_settings.UvSettings:
+        """Read pip's configuration, once."""
+        if self._uv_settings is None:
+            for interpreter in (sys.executable, str(self.layout.bootstrap / "bin" / "python")):
+                listing = self._pip_listing(interpreter)
+                if listing is not None:
+                    break
+            pip = pip_settings.parse(listing or "")
+            self._uv_settings = pip_settings.translate(
+                pip, self.inherited, lambda folder: Path(folder).expanduser().is_dir()
+            )
+        return self._uv_settings
+
+    def _pip_listing(self, interpreter: str) -> str | None:
+        """Return an interpreter's ``pip config list``, or None where it has no pip."""
+        try:
+            answer = subprocess.run(  # noqa: S603
+                [interpreter, "-m", "pip", "config", "list"],
+                capture_output=True,
+                text=True,
+                env=self.variables,
+                stdin=subprocess.DEVNULL,
+                check=False,
+            )
+        except OSError:
+            return None
+        return answer.stdout if answer.returncode == 0 else None
+
+
+@contextmanager
+def locked(layout: Layout, stream: TextIO) -> Iterator[int]:
+    """Hold the checkout's lock; wait for another set-up that holds it.
+
+    Yields:
+        The lock's file descriptor.
+    """
+    layout.work.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(layout.lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if not _try_lock(descriptor):
+            step = Step("waiting for another set-up of this checkout", stream, stream.isatty())
+            while not _try_lock(descriptor):
+                time.sleep(commands.POLL_SECONDS)
+                step.tick()
+            step.done("it has ended")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Take the lock if it is free."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def ensure_uv(session: Session) -> None:
+    """Install the pinned uv unless it is there and works.
+
+    Raises:
+        SetupFailure: If it cannot be installed.
+    """
+    lock = session.layout.requirements / "bootstrap.lock"
+    version = pinned_uv(lock.read_text())
+    if _uv_version(session.uv) == version:
+        return
+    bootstrap = session.layout.bootstrap
+    remove(bootstrap)
+    step = session.step(f"Fetching the installer (uv {version})")
+    options = ["--quiet", "--no-deps", "--require-hashes", "-r", str(lock)]
+    status, _ = commands.attempt(
+        [sys.executable, "-m", "venv", str(bootstrap)],
+        step=step,
+        log_file=session.layout.log_file,
+        environment=session.variables,
+        keep_open=(session.lock_descriptor,),
+    )
+    if status == 0:
+        session.run([str(bootstrap / "bin" / "python"), "-m", "pip", "install", *options], step)
+    elif session._pip_listing(sys.executable) is not None:
+        # Debian ships venv and pip apart: a Python may have either.
+        remove(bootstrap)
+        session.run(
+            [sys.executable, "-m", "pip", "install", "--target", str(bootstrap), *options], step
+        )
+    else:
+        step.abandon()
+        raise SetupFailure(
+            f"{sys.executable} has neither a working `venv` module nor `pip`: install one "
+            "(on Debian and Ubuntu the package python3-venv) and run the command again."
+        )
+    if _uv_version(session.uv) != version:
+        raise SetupFailure(
+            f"uv {version} was installed but does not run on this machine. "
+            f"Full log: {session.layout.log_file}"
+        )
+    step.done()
+
+
+def pinned_uv(bootstrap_lock: str) -> str:
+    """Return the version of uv that the bootstrap lock pins.
+
+    Raises:
+        SetupFailure: If it pins none.
+    """
+    for line in bootstrap_lock.splitlines():
+        name, separator, rest = line.partition("==")
+        if name == "uv" and separator:
+            return rest.split()[0]
+    raise SetupFailure("requirements/bootstrap.lock pins no uv: restore it from the repository.")
+
+
+def _uv_version(uv: Path) -> str | None:
+    """Return the version that a uv says it has, or None if it does not run."""
+    try:
+        answer = subprocess.run(  # noqa: S603
+            [uv, "--version"], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    words = answer.stdout.split()
+    return words[1] if answer.returncode == 0 and len(words) > 1 else None
