@@ -38,6 +38,10 @@ class Endpoint:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}{self.prefix}"
 
+    def target(self, path: str) -> str:
+        """Return the whole path of an API path such as ``/models``."""
+        return self.prefix + path
+
 
 def parse_endpoint(base_url: str, api_key: str | None) -> Endpoint:
     """Return the endpoint that a base URL names; ``/v1`` is added if the URL has no path.
@@ -83,7 +87,7 @@ class Exchange:
 def exchange(
     endpoint: Endpoint,
     method: str,
-    path: str,
+    target: str,
     payload: bytes | None,
     *,
     connect_seconds: float,
@@ -95,7 +99,7 @@ def exchange(
     Args:
         endpoint: The server and the key to send.
         method: HTTP method.
-        path: Appended to the endpoint's prefix, or used alone if it starts with ``//``.
+        target: The whole path, usually from ``Endpoint.target``.
         payload: JSON body, if any.
         connect_seconds: Limit for connecting.
         silence_seconds: Limit for the time without a byte.
@@ -108,7 +112,6 @@ def exchange(
         connection.connect()
         result.connected_seconds = now()
         connection.sock.settimeout(silence_seconds)
-        target = path[1:] if path.startswith("//") else endpoint.prefix + path
         connection.request(method, target, body=payload, headers=_headers(endpoint, payload))
         response = connection.getresponse()
         result.head_seconds = now()

@@ -101,7 +101,7 @@ class OpenLoop:
             done = exchange(
                 self._endpoint,
                 "POST",
-                prepared.path,
+                self._endpoint.target(prepared.path),
                 prepared.payload,
                 connect_seconds=timeouts.connect_seconds,
                 silence_seconds=timeouts.silence_seconds,

@@ -24,18 +24,22 @@ class EndpointClient:
     now: Callable[[], float]
 
     def get(self, path: str) -> Exchange:
-        """Send a GET."""
-        return self._send("GET", path, None)
+        """Send a GET to a path of the API."""
+        return self._send("GET", self.endpoint.target(path), None)
+
+    def get_outside_api(self, target: str) -> Exchange:
+        """Send a GET to a path beside the API."""
+        return self._send("GET", target, None)
 
     def post(self, path: str, body: dict[str, object]) -> Exchange:
-        """Send a POST with a JSON body."""
-        return self._send("POST", path, json.dumps(body).encode())
+        """Send a POST with a JSON body to a path of the API."""
+        return self._send("POST", self.endpoint.target(path), json.dumps(body).encode())
 
-    def _send(self, method: str, path: str, payload: bytes | None) -> Exchange:
+    def _send(self, method: str, target: str, payload: bytes | None) -> Exchange:
         return exchange(
             self.endpoint,
             method,
-            path,
+            target,
             payload,
             connect_seconds=CONNECT_SECONDS,
             silence_seconds=SILENCE_SECONDS,
@@ -81,7 +85,7 @@ def probe_embeddings(client: EndpointClient, model: str) -> str | None:
 
 def read_engine_version(client: EndpointClient) -> str | None:
     """Return the version that a bare engine tells at ``/version``, if it does."""
-    done = client.get("//version")
+    done = client.get_outside_api("/version")
     if done.status != 200:
         return None
     try:

@@ -14,10 +14,11 @@ TOKENS = 30
 
 def ask(server, *, stream=True, path="/chat/completions", silence_seconds=10.0, tokens=TOKENS):
     body = {"model": "pocket", "max_tokens": tokens, "stream": stream}
+    endpoint = parse_endpoint(server.base_url, server.api_key)
     done = exchange(
-        parse_endpoint(server.base_url, server.api_key),
+        endpoint,
         "POST",
-        path,
+        endpoint.target(path),
         json.dumps(body).encode(),
         connect_seconds=5.0,
         silence_seconds=silence_seconds,
@@ -27,7 +28,7 @@ def ask(server, *, stream=True, path="/chat/completions", silence_seconds=10.0, 
 
 
 def test_every_token_is_seen_when_it_was_sent_and_not_in_blocks(serve):
-    server = serve(token_seconds=0.02)
+    server = serve(token_seconds=0.04)
     _, answer = ask(server)
     sent = server.served[0].content_sent_seconds
 
@@ -112,7 +113,7 @@ def test_a_wrong_key_is_a_client_error(serve):
     right, server.api_key = server.api_key, "sk-other"
     endpoint = parse_endpoint(server.base_url, right)
     done = exchange(
-        endpoint, "GET", "/models", None,
+        endpoint, "GET", "/v1/models", None,
         connect_seconds=5.0, silence_seconds=5.0, now=time.perf_counter,
     )  # fmt: skip
     assert read_answer(done, stream=False).outcome is Outcome.CLIENT_ERROR
