@@ -138,7 +138,7 @@ class Coordinator:
             notes=tuple(notes),
         )
         print(
-            f"scenario {scenario.name}, seed {scenario.seed}, {scenario.arrivals.law} arrivals: "
+            f"scenario {scenario.name}, seed {scenario.seed}, {plan.arrivals_summary['law']} arrivals: "
             f"{self._preparation.requests} requests in "
             f"{total_seconds(plan.stages):g} s to {model} at {options.endpoint.base_url}",
             flush=True,

@@ -38,6 +38,13 @@ class Plan:
     kinds: frozenset[str]
     recorded: tuple[TraceRequest, ...] | None
 
+    @property
+    def arrivals_summary(self) -> dict[str, Any]:
+        """What decides the planned starts: the scenario's law, or the recording."""
+        if self.recorded is not None:
+            return {"law": "recorded"}
+        return self.scenario.arrivals.model_dump(mode="json")
+
     def requests(self) -> Iterator[PlannedRequest]:
         """Yield the requests in order of their planned start.
 

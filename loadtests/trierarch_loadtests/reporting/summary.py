@@ -72,7 +72,7 @@ def build_summary(
         "run": dataclasses.asdict(facts),
         "seed": plan.scenario.seed,
         "plan": {
-            "arrivals": plan.scenario.arrivals.model_dump(mode="json"),
+            "arrivals": plan.arrivals_summary,
             "seconds": total_seconds(plan.stages),
             "requests": facts.requests,
             "maximum_ongoing_requests": plan.scenario.maximum_ongoing_requests,

@@ -183,6 +183,7 @@ def test_a_replay_keeps_times_and_lengths_within_its_limits():
     plan = make_plan(parse_scenario(REPLAY, source="test"), kinds=CHAT, trace=trace)
     sent = [(one.seconds, one.input_tokens, one.output_tokens) for one in plan.requests()]
     assert sent == [(0.0, 100, 5), (4.0, 10, 50)]
+    assert plan.arrivals_summary == {"law": "recorded"}
     assert sum(stage.rate_per_second * stage.duration_seconds for stage in plan.stages) == 2
 
 
