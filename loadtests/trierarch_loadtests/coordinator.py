@@ -138,8 +138,8 @@ class Coordinator:
             notes=tuple(notes),
         )
         print(
-            f"scenario {scenario.name}, seed {scenario.seed}, {plan.arrivals_summary['law']} arrivals: "
-            f"{self._preparation.requests} requests in "
+            f"scenario {scenario.name}, seed {scenario.seed}, "
+            f"{plan.arrivals_summary['law']} arrivals: {self._preparation.requests} requests in "
             f"{total_seconds(plan.stages):g} s to {model} at {options.endpoint.base_url}",
             flush=True,
         )
