@@ -176,6 +176,8 @@ def _problems_of(error: pydantic.ValidationError, place: Place) -> list[Document
             message = "is not a field of this table"
         elif detail["type"] == "missing":
             message = "is missing"
+        elif detail["type"] == "model_type":
+            message = "must be a table"
         elif detail["type"] == "enum":
             message = f"must be {detail['ctx']['expected']}, not {detail['input']!r}"
         else:
