@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from trierarch_setup.failures import SetupFailure, explain
 from trierarch_setup.progress import Step
 
 POLL_SECONDS = 0.25
@@ -25,35 +24,6 @@ TAIL_BYTES = 4096
 """Enough of the log's end to find its last line."""
 
 
-def run(
-    command: Sequence[str],
-    *,
-    step: Step,
-    log_file: Path,
-    environment: Mapping[str, str],
-    keep_open: Sequence[int] = (),
-) -> str:
-    """Run a command and return what it printed.
-
-    Args:
-        command: Program and arguments.
-        step: Kept alive while the command runs.
-        log_file: Appended to.
-        environment: All variables of the command.
-        keep_open: File descriptors the command inherits, so that a lock outlives this process.
-
-    Raises:
-        SetupFailure: If the command fails.
-    """
-    status, output = attempt(
-        command, step=step, log_file=log_file, environment=environment, keep_open=keep_open
-    )
-    if status != 0:
-        step.abandon()
-        raise SetupFailure(explain(step.name, output, status, log_file))
-    return output
-
-
 def attempt(
     command: Sequence[str],
     *,
@@ -62,7 +32,15 @@ def attempt(
     environment: Mapping[str, str],
     keep_open: Sequence[int] = (),
 ) -> tuple[int, str]:
-    """Run a command and return its exit status and what it printed, whatever it was."""
+    """Run a command and return its exit status and what it printed, whatever it was.
+
+    Args:
+        command: Program and arguments.
+        step: Kept alive while the command runs.
+        log_file: Appended to.
+        environment: All variables of the command.
+        keep_open: File descriptors the command inherits, so that a lock outlives this process.
+    """
     log_file.parent.mkdir(parents=True, exist_ok=True)
     with log_file.open("ab") as log:
         log.write(f"\n$ {' '.join(command)}\n".encode())

@@ -39,6 +39,11 @@ _CAUSES: tuple[tuple[str, str], ...] = (
         "pip's configuration (`python3 -m pip config list`), and run the command again",
     ),
     (
+        r"No matching distribution found|No solution found",
+        "the package index does not have a package that requirements/ pins: check the index in "
+        "pip's configuration (`python3 -m pip config list`)",
+    ),
+    (
         r"Permission denied|Read-only file system|Operation not permitted",
         "a file cannot be written: check who owns this folder and the package cache",
     ),

@@ -64,8 +64,13 @@ def set_up(place: Layout, inherited: Mapping[str, str], stream: TextIO) -> None:
     Raises:
         SetupFailure: With one sentence for the user.
     """
-    if is_current(place):
-        return
+    if not is_current(place):
+        _renew(place, inherited, stream)
+    stream.write(f"Environment: {place.environment.name} is ready\n")
+
+
+def _renew(place: Layout, inherited: Mapping[str, str], stream: TextIO) -> None:
+    """Change or make the environment, alone in this checkout."""
     with locked(place, stream) as lock_descriptor:
         layout.recover(place)
         if is_current(place):
@@ -128,20 +133,21 @@ def _make_environment(session: Session) -> None:
     interpreter = _make_empty(session, step)
     torch = _choose_torch(session, interpreter, step)
     step.done("found" if torch.endswith("+cpu") else "none, taking the ordinary build")
-    _require_room(session, interpreter, torch)
+    cached = _require_room(session, interpreter, torch)
 
-    locks = ["--no-deps", "--no-build", "--python", str(interpreter)]
+    install = ["install", "--no-deps", "--no-build", "--python", str(interpreter)]
+    origin = ["--offline"] if cached else []
     step = session.step("Installing the locked packages")
-    session.uv_pip(["install", *locks, *_locked_arguments(place, torch)], step)
+    session.uv_pip([*install, *origin, *_locked_arguments(place, torch)], step)
     if torch.endswith("+cpu"):
         # No hash: this build is not in the index the lock was made from.
-        session.uv_pip(["install", *locks, f"torch=={torch}"], step)
+        session.uv_pip([*install, *origin, f"torch=={torch}"], step)
     step.done()
 
     step = session.step("Installing the project")
     version = vllm_metadata.locked_version((place.requirements / "all.lock").read_text())
     wheel = vllm_metadata.build_wheel(place.work, version)
-    session.uv_pip(["install", *locks, "--offline", str(wheel)], step)
+    session.uv_pip([*install, "--offline", str(wheel)], step)
     _install_project(session, place.next_environment, step)
     layout.write_stamp(
         place.next_environment,
@@ -164,18 +170,20 @@ def _choose_torch(session: Session, interpreter: Path, step: Step) -> str:
     """Ask the configured registries for the CPU build and return the version to install.
 
     Raises:
-        SetupFailure: If no registry answers.
+        SetupFailure: If no registry answers and none has answered before.
     """
     ordinary = torch_build.locked_version((session.layout.requirements / "torch.lock").read_text())
     if not torch_build.has_cpu_build():
         return ordinary
     wanted = torch_build.cpu_build(ordinary)
     arguments = ["install", "--dry-run", "--no-deps", "--no-build", "--python", str(interpreter)]
-    status, output = session.attempt_uv_pip([*arguments, f"torch=={wanted}"], step)
-    if status == 0:
-        return wanted
-    if torch_build.says_not_offered(output, wanted):
-        return ordinary
+    # Without a network, what the registries last said is enough if all packages are in the cache.
+    for origin in ([], ["--offline"]):
+        status, output = session.attempt_uv_pip([*arguments, *origin, f"torch=={wanted}"], step)
+        if status == 0:
+            return wanted
+        if torch_build.says_not_offered(output, wanted):
+            return ordinary
     # Not an answer about torch: ask again in a way that reports what is wrong.
     session.uv_pip([*arguments, f"torch=={ordinary}"], step)
     return ordinary
@@ -188,8 +196,8 @@ def _locked_arguments(place: Layout, torch: str) -> list[str]:
     return ["--require-hashes", *files]
 
 
-def _require_room(session: Session, interpreter: Path, torch: str) -> None:
-    """Refuse to go on where the disk is too full for what has to be written.
+def _require_room(session: Session, interpreter: Path, torch: str) -> bool:
+    """Refuse to go on where the disk is too full; return whether all packages are in the cache.
 
     Raises:
         SetupFailure: With how much is missing.
@@ -197,23 +205,23 @@ def _require_room(session: Session, interpreter: Path, torch: str) -> None:
     place = session.layout
     step = session.step("Checking the free space")
     arguments = ["install", "--dry-run", "--offline", "--no-deps", "--no-build"]
-    status, output = session.attempt_uv_pip(
-        [*arguments, "--python", str(interpreter), *_locked_arguments(place, torch)], step
-    )
+    arguments += ["--python", str(interpreter)]
+    wanted = [_locked_arguments(place, torch)]
+    if torch.endswith("+cpu"):
+        wanted.append([f"torch=={torch}"])
+    answers = [session.attempt_uv_pip([*arguments, *names], step) for names in wanted]
+    cached = all(status == 0 and "Would download" not in output for status, output in answers)
     cache_folder = session.run([str(session.uv), "cache", "dir"], step).strip().splitlines()[-1]
     environment, cache = disk.room(place.next_environment), disk.room(Path(cache_folder))
-    needs = disk.needed_bytes(
-        environment,
-        cache,
-        total_bytes=disk.CPU_BYTES if torch.endswith("+cpu") else disk.FULL_BYTES,
-        cached=status == 0 and "Would download" not in output,
-    )
+    total_bytes = disk.CPU_BYTES if torch.endswith("+cpu") else disk.FULL_BYTES
+    needs_bytes = disk.needed_bytes(environment, cache, total_bytes=total_bytes, cached=cached)
     try:
-        disk.require((environment, cache), needs)
+        disk.require((environment, cache), needs_bytes)
     except SetupFailure:
         step.abandon()
         raise
     step.done("enough")
+    return cached
 
 
 def _install_project(session: Session, environment: Path, step: Step) -> None:

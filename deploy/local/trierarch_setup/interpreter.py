@@ -23,7 +23,8 @@ def is_supported(version: tuple[int, ...]) -> bool:
 
 def unsupported_sentence(version: tuple[int, ...]) -> str:
     """Return what to tell a user whose machine has no supported Python."""
-    wanted = ", ".join("{}.{}".format(*supported) for supported in SUPPORTED)
+    *others, last = ["{}.{}".format(*supported) for supported in SUPPORTED]
+    wanted = f"{', '.join(others)} or {last}"
     found = ".".join(str(part) for part in version[:2])
     return (
         f"trierarch needs Python {wanted}; python3 here is {found} and no other was found on "

@@ -11,7 +11,7 @@ PLAIN_INTERVAL_SECONDS = 15.0
 """A log that is read afterwards wants a sign of life, not ten a second."""
 
 LINE_COLUMNS = 100
-"""Longer live lines would wrap on a common terminal and then not be overwritten."""
+"""Longer lines wrap: a live one is then not overwritten, a plain one hides what matters."""
 
 
 def describe_seconds(seconds: float) -> str:
@@ -74,5 +74,5 @@ class Step:
             erase = "\r\x1b[K"
             self.stream.write(f"{erase}{line[:LINE_COLUMNS]}" + ("\n" if end else ""))
         else:
-            self.stream.write(f"{line}\n")
+            self.stream.write(f"{line[:LINE_COLUMNS]}\n")
         self.stream.flush()

@@ -54,11 +54,23 @@ class Session:
         Raises:
             SetupFailure: If it fails.
         """
-        return commands.run(
+        return self._succeed(step, *self.attempt(command, step))
+
+    def attempt(
+        self, command: Sequence[str], step: Step, more: Mapping[str, str] | None = None
+    ) -> tuple[int, str]:
+        """Run a command and return its exit status and what it printed, whatever it was.
+
+        Args:
+            command: Program and arguments.
+            step: Kept alive meanwhile.
+            more: Variables beside the inherited ones.
+        """
+        return commands.attempt(
             command,
             step=step,
             log_file=self.layout.log_file,
-            environment=self.variables,
+            environment={**self.variables, **(more or {})},
             keep_open=(self.lock_descriptor,),
         )
 
@@ -68,23 +80,21 @@ class Session:
         Raises:
             SetupFailure: If it fails.
         """
-        status, output = self.attempt_uv_pip(arguments, step)
-        if status != 0:
-            step.abandon()
-            raise SetupFailure(explain(step.name, output, status, self.layout.log_file))
-        return output
+        return self._succeed(step, *self.attempt_uv_pip(arguments, step))
 
     def attempt_uv_pip(self, arguments: Sequence[str], step: Step) -> tuple[int, str]:
         """Run ``uv pip`` and return its exit status and what it printed."""
         settings = self._settings()
         verb, *rest = arguments
-        return commands.attempt(
-            [str(self.uv), "pip", verb, *settings.options, *rest],
-            step=step,
-            log_file=self.layout.log_file,
-            environment={**self.variables, **settings.environment},
-            keep_open=(self.lock_descriptor,),
-        )
+        command = [str(self.uv), "pip", verb, *settings.options, *rest]
+        return self.attempt(command, step, settings.environment)
+
+    def _succeed(self, step: Step, status: int, output: str) -> str:
+        """Return a command's output, or explain why it failed."""
+        if status != 0:
+            step.abandon()
+            raise SetupFailure(explain(step.name, output, status, self.layout.log_file))
+        return output
 
     @property
     def uv(self) -> Path:
@@ -95,7 +105,7 @@ class Session:
         """Read pip's configuration, once."""
         if self._uv_settings is None:
             for interpreter in (sys.executable, str(self.layout.bootstrap / "bin" / "python")):
-                listing = self._pip_listing(interpreter)
+                listing = self.pip_listing(interpreter)
                 if listing is not None:
                     break
             pip = pip_settings.parse(listing or "")
@@ -104,7 +114,7 @@ class Session:
             )
         return self._uv_settings
 
-    def _pip_listing(self, interpreter: str) -> str | None:
+    def pip_listing(self, interpreter: str) -> str | None:
         """Return an interpreter's ``pip config list``, or None where it has no pip."""
         try:
             answer = subprocess.run(  # noqa: S603
@@ -163,26 +173,16 @@ def ensure_uv(session: Session) -> None:
     bootstrap = session.layout.bootstrap
     remove(bootstrap)
     step = session.step(f"Fetching the installer (uv {version})")
-    options = ["--quiet", "--no-deps", "--require-hashes", "-r", str(lock)]
-    status, _ = commands.attempt(
-        [sys.executable, "-m", "venv", str(bootstrap)],
-        step=step,
-        log_file=session.layout.log_file,
-        environment=session.variables,
-        keep_open=(session.lock_descriptor,),
-    )
-    if status == 0:
-        session.run([str(bootstrap / "bin" / "python"), "-m", "pip", "install", *options], step)
-    elif session._pip_listing(sys.executable) is not None:
-        # Debian ships venv and pip apart: a Python may have either.
-        remove(bootstrap)
-        session.run(
-            [sys.executable, "-m", "pip", "install", "--target", str(bootstrap), *options], step
-        )
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "-r", str(lock)]
+    # Debian ships pip and venv apart: a Python may have either.
+    if session.pip_listing(sys.executable) is not None:
+        session.run([sys.executable, *install, "--target", str(bootstrap)], step)
+    elif session.attempt([sys.executable, "-m", "venv", str(bootstrap)], step)[0] == 0:
+        session.run([str(bootstrap / "bin" / "python"), *install], step)
     else:
         step.abandon()
         raise SetupFailure(
-            f"{sys.executable} has neither a working `venv` module nor `pip`: install one "
+            f"{sys.executable} has neither `pip` nor a working `venv` module: install one "
             "(on Debian and Ubuntu the package python3-venv) and run the command again."
         )
     if _uv_version(session.uv) != version:

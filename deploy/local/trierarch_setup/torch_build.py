@@ -43,7 +43,6 @@ def says_not_offered(output: str, version: str) -> bool:
         version: The version asked for.
     """
     text = " ".join(output.split())
-    reached = "No solution found" in text or "was not found in the" in text
-    lacks = f"no version of torch=={version}" in text or "torch was not found in" in text
-    no_wheel = f"torch=={version} has no wheels with a matching" in text
-    return reached and (lacks or no_wheel)
+    lacks = f"no version of torch=={version}" in text
+    unusable = f"torch=={version} has no wheels with a matching" in text
+    return "No solution found" in text and (lacks or unusable)
