@@ -1,0 +1,1 @@
+"""How many replicas of which variant: pure functions of what was observed."""
