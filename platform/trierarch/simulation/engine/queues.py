@@ -1,0 +1,172 @@
+"""Waiting lines: the gateway's lanes and each replica's own, linked through the requests."""
+
+from __future__ import annotations
+
+from trierarch.simulation.engine.compiled import compiled
+from trierarch.simulation.engine.records import (
+    LOST,
+    NONE,
+    ON_REPLICA,
+    QUEUE_FULL,
+    QUEUE_TIMEOUT,
+    QUEUED,
+    TOO_LARGE,
+    Engine,
+)
+
+
+@compiled
+def queue_back(engine: Engine, index: int) -> None:
+    """Put a request at the end of its lane at the gateway."""
+    request = engine.requests[index]
+    lane = engine.lanes[request["tier"]]
+    request["status"] = QUEUED
+    request["next"] = NONE
+    if lane["queued"] == 0:
+        lane["head"] = index
+    else:
+        engine.requests[lane["tail"]]["next"] = index
+    lane["tail"] = index
+    lane["queued"] += 1
+    lane["queued_input_tokens"] += request["input_tokens"]
+
+
+@compiled
+def queue_front(engine: Engine, index: int) -> None:
+    """Put a request that has to start again at the front of its lane."""
+    request = engine.requests[index]
+    lane = engine.lanes[request["tier"]]
+    request["status"] = QUEUED
+    request["next"] = lane["head"]
+    lane["head"] = index
+    if lane["queued"] == 0:
+        request["next"] = NONE
+        lane["tail"] = index
+    lane["queued"] += 1
+    lane["queued_input_tokens"] += request["input_tokens"]
+
+
+@compiled
+def unqueue(engine: Engine, tier: int) -> int:
+    """Take the first request of a lane."""
+    lane = engine.lanes[tier]
+    index = lane["head"]
+    request = engine.requests[index]
+    lane["head"] = request["next"]
+    lane["queued"] -= 1
+    lane["queued_input_tokens"] -= request["input_tokens"]
+    if lane["queued"] == 0:
+        lane["head"] = NONE
+        lane["tail"] = NONE
+    request["next"] = NONE
+    return int(index)
+
+
+@compiled
+def lose(engine: Engine, index: int, reason: int) -> None:
+    """End a request unserved."""
+    request = engine.requests[index]
+    request["status"] = LOST
+    request["lost_reason"] = reason
+    engine.lanes[request["tier"]]["lost"] += 1
+
+
+@compiled
+def expire(engine: Engine, now_seconds: float) -> None:
+    """Lose interactive requests that have waited too long without ever starting."""
+    limit = engine.gateway[0]["queue_timeout_seconds"]
+    for tier in range(2):
+        lane = engine.lanes[tier]
+        while lane["queued"] > 0:
+            request = engine.requests[lane["head"]]
+            started = request["restarts"] > 0
+            if started or now_seconds - request["arrival_seconds"] <= limit:
+                break
+            lose(engine, unqueue(engine, tier), QUEUE_TIMEOUT)
+
+
+@compiled
+def accept(engine: Engine, index: int) -> bool:
+    """Count an arrival; lose it if nothing can ever hold it or the gateway is full."""
+    gateway = engine.gateway[0]
+    request = engine.requests[index]
+    lane = engine.lanes[request["tier"]]
+    lane["arrived"] += 1
+    lane["arrived_input_tokens"] += request["input_tokens"]
+    if request["input_tokens"] + request["output_tokens"] > gateway["largest_kv_tokens"]:
+        lose(engine, index, TOO_LARGE)
+        return False
+    queued = engine.lanes[0]["queued"] + engine.lanes[1]["queued"]
+    if request["tier"] < 2 and queued >= gateway["queue_limit"]:
+        lose(engine, index, QUEUE_FULL)
+        return False
+    queue_back(engine, index)
+    return True
+
+
+@compiled
+def wait_on_replica(engine: Engine, slot: int, index: int) -> None:
+    """Put a routed request at the end of the replica's own line."""
+    replica = engine.replicas[slot]
+    request = engine.requests[index]
+    request["status"] = ON_REPLICA
+    request["next"] = NONE
+    if replica["waiting"] == 0:
+        replica["waiting_head"] = index
+    else:
+        engine.requests[replica["waiting_tail"]]["next"] = index
+    replica["waiting_tail"] = index
+    replica["waiting"] += 1
+
+
+@compiled
+def wait_again(engine: Engine, slot: int, index: int) -> None:
+    """Put a preempted request at the front of the replica's own line."""
+    replica = engine.replicas[slot]
+    request = engine.requests[index]
+    request["next"] = NONE if replica["waiting"] == 0 else replica["waiting_head"]
+    if replica["waiting"] == 0:
+        replica["waiting_tail"] = index
+    replica["waiting_head"] = index
+    replica["waiting"] += 1
+
+
+@compiled
+def take_waiting(engine: Engine, slot: int) -> int:
+    """Take the first request of the replica's own line."""
+    replica = engine.replicas[slot]
+    index = replica["waiting_head"]
+    replica["waiting_head"] = engine.requests[index]["next"]
+    replica["waiting"] -= 1
+    if replica["waiting"] == 0:
+        replica["waiting_head"] = NONE
+        replica["waiting_tail"] = NONE
+    engine.requests[index]["next"] = NONE
+    return int(index)
+
+
+@compiled
+def take_prefilling(engine: Engine, slot: int) -> int:
+    """Take the first request of the replica's prefill line."""
+    replica = engine.replicas[slot]
+    index = replica["prefill_head"]
+    replica["prefill_head"] = engine.requests[index]["next"]
+    replica["prefilling"] -= 1
+    if replica["prefilling"] == 0:
+        replica["prefill_head"] = NONE
+        replica["prefill_tail"] = NONE
+    engine.requests[index]["next"] = NONE
+    return int(index)
+
+
+@compiled
+def start_prefilling(engine: Engine, slot: int, index: int) -> None:
+    """Put an admitted request at the end of the replica's prefill line."""
+    replica = engine.replicas[slot]
+    if replica["prefilling"] == 0:
+        replica["prefill_head"] = index
+    else:
+        engine.requests[replica["prefill_tail"]]["next"] = index
+    replica["prefill_tail"] = index
+    replica["prefilling"] += 1
+    engine.requests[index]["next"] = NONE

@@ -1,0 +1,1 @@
+"""A fleet in virtual time: what exists, what it costs, what a policy sees and does."""

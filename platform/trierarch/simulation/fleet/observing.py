@@ -1,0 +1,63 @@
+"""Turns the engine's memory into scrapes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trierarch.simulation.engine import gauges
+from trierarch.simulation.engine.records import DRAINING, READY, Engine
+from trierarch.simulation.fleet.ledger import ReplicaLife
+from trierarch.simulation.fleet.snapshot import ReplicaGauges, Scrape
+
+
+def scrape(engine: Engine, now_seconds: float, by_slot: dict[int, ReplicaLife]) -> Scrape:
+    """Return the metrics at ``now_seconds``, which the engine has just reached."""
+    lanes, variants, gateway = engine.lanes, engine.variants, engine.gateway[0]
+    states = engine.replicas["state"]
+    busy = np.flatnonzero((states == READY) | (states == DRAINING))
+    rows = gauges.read_gauges(engine, now_seconds, busy)
+    generated = variants["generated_tokens"].copy()
+    np.add.at(generated, rows[:, gauges.VARIANT], rows[:, gauges.DECODED])
+    return Scrape(
+        at_seconds=now_seconds,
+        waiting_requests=_tuple(lanes["queued"]),
+        waiting_input_tokens=_tuple(lanes["queued_input_tokens"]),
+        arrived_requests=_tuple(lanes["arrived"]),
+        arrived_input_tokens=_tuple(lanes["arrived_input_tokens"]),
+        completed_requests=_tuple(lanes["completed"]),
+        completed_input_tokens=_tuple(lanes["completed_input_tokens"]),
+        completed_output_tokens=_tuple(lanes["completed_output_tokens"]),
+        lost_requests=_tuple(lanes["lost"]),
+        dispatched_requests=int(gateway["dispatched"]),
+        queue_wait_sum_seconds=float(gateway["queue_wait_sum_seconds"]),
+        generated_tokens=_tuple(generated),
+        prefilled_tokens=_tuple(variants["prefilled_tokens"]),
+        cached_tokens=_tuple(variants["cached_tokens"]),
+        preemptions=_tuple(variants["preemptions"]),
+        ttft_histogram=engine.ttft_histogram.copy(),
+        tpot_histogram=engine.tpot_histogram.copy(),
+        replicas=tuple(
+            _replica(engine, row, by_slot[int(row[gauges.SLOT])])
+            for row in rows
+            if states[row[gauges.SLOT]] == READY
+        ),
+    )
+
+
+def _tuple(column: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(value) for value in column)
+
+
+def _replica(engine: Engine, row: np.ndarray, life: ReplicaLife) -> ReplicaGauges:
+    limit = int(engine.variants[life.variant]["kv_limit_tokens"])
+    kv_tokens = int(row[gauges.KV_TOKENS])
+    return ReplicaGauges(
+        serial=life.serial,
+        variant=life.variant,
+        running=int(row[gauges.RUNNING]),
+        waiting=int(row[gauges.WAITING]),
+        kv_ratio=kv_tokens / limit,
+        kv_tokens=kv_tokens,
+        pending_prefill_tokens=int(row[gauges.PENDING_PREFILL]),
+        ready_seconds=life.serving_seconds,
+    )
