@@ -1,0 +1,1 @@
+"""The front door: authenticates, queues, routes, meters; passes bytes through."""

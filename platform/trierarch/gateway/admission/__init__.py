@@ -1,0 +1,1 @@
+"""The order a request walks before an engine sees it: key, limits, queue."""

@@ -1,0 +1,98 @@
+"""Connects the gateway to the ledger: keys, rates, the usage spool, totals."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trierarch.adapters.ledger import CachedKeySource, CachedRateCard, Ledger
+from trierarch.adapters.usage_spool import UsageSpool
+from trierarch.core.clock import Clock
+from trierarch.core.errors import InvalidInput, Unavailable
+from trierarch.core.identifiers import TenantId
+from trierarch.ports import TenantUsage
+from trierarch.settings.gateway import GatewaySettings
+
+FRESHNESS_TIMEOUT_SECONDS = 5.0
+"""How long ``/v1/usage`` waits for the ledger to have everything."""
+
+SPOOL_CLOSE_TIMEOUT_SECONDS = 10.0
+"""At the end; what is not in the ledger by then stays on disk for the next process."""
+
+MAX_PENDING_SECONDS = 300.0
+"""Usage that is this old and not in the ledger is worth taking the process out of service."""
+
+
+class FreshTenantUsage:
+    """Totals that include every request recorded before the question.
+
+    The spool is flushed first, then the ledger is read: no record can be counted
+    twice or be missing, whatever happens meanwhile.
+    """
+
+    def __init__(self, ledger: Ledger, spool: UsageSpool) -> None:
+        self._ledger = ledger
+        self._spool = spool
+
+    async def usage_of(self, tenant: TenantId) -> TenantUsage:
+        """Return a tenant's totals.
+
+        Raises:
+            Unavailable: If the ledger does not answer.
+        """
+        return await asyncio.to_thread(self._read, tenant)
+
+    def _read(self, tenant: TenantId) -> TenantUsage:
+        if not self._spool.flush(FRESHNESS_TIMEOUT_SECONDS):
+            raise Unavailable("The ledger does not answer at the moment. Try again.")
+        return self._ledger.tenant_usage(tenant)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LedgerBooks:
+    """Everything the gateway takes from the ledger."""
+
+    keys: CachedKeySource
+    rates: CachedRateCard
+    spool: UsageSpool
+    tenant_usage: FreshTenantUsage
+
+    def problem(self) -> str:
+        """Return why usage cannot be kept, or an empty string."""
+        status = self.spool.status()
+        if not status.is_alive:
+            return "the usage spool has stopped"
+        if status.durable < status.recorded and status.last_failure:
+            return status.last_failure
+        if status.oldest_pending_seconds > MAX_PENDING_SECONDS:
+            return f"usage waits for the ledger since {status.oldest_pending_seconds:.0f} s"
+        return ""
+
+
+@contextmanager
+def open_books(settings: GatewaySettings, clock: Clock) -> Iterator[LedgerBooks]:
+    """Open the ledger and the spool; close them with everything settled that can be.
+
+    Raises:
+        InvalidInput: If a setting is missing or wrong.
+        Unavailable: If the ledger or the spool folder cannot be used.
+    """
+    if not settings.ledger_url:
+        raise InvalidInput("no ledger: set TRIERARCH_GATEWAY_LEDGER_URL=sqlite:////PATH/ledger.db")
+    if settings.spool_dir is None:
+        raise InvalidInput("no usage spool: set TRIERARCH_GATEWAY_SPOOL_DIR=/PATH/spool")
+    ledger = Ledger.open(settings.ledger_url, clock)
+    try:
+        keys = CachedKeySource(ledger, clock)
+        rates = CachedRateCard(ledger, clock)
+        spool = UsageSpool(settings.spool_dir, ledger, clock)
+        try:
+            yield LedgerBooks(keys, rates, spool, FreshTenantUsage(ledger, spool))
+        finally:
+            spool.close(SPOOL_CLOSE_TIMEOUT_SECONDS)
+            rates.close()
+            keys.close()
+    finally:
+        ledger.close()

@@ -1,0 +1,245 @@
+"""What happens to a request from its headers on: the state that all requests share.
+
+``check_head`` runs before a body is read: route and key are decided there, so a
+caller without a key cannot make the gateway hold its body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from trierarch.core.clock import Clock
+from trierarch.core.identifiers import ModelName, RequestId, TenantId
+from trierarch.core.usage import ServiceTier
+from trierarch.gateway.access_log import AccessEntry
+from trierarch.gateway.admission.authenticate import authenticate
+from trierarch.gateway.admission.dispatch import ModelDispatcher
+from trierarch.gateway.admission.limits import RateLimiter
+from trierarch.gateway.endpoints import load_endpoints
+from trierarch.gateway.endpoints.endpoint import Endpoint, Routes, ServedModel
+from trierarch.gateway.errors import GatewayError, shutting_down, unsupported_encoding
+from trierarch.gateway.exchange import Exchange
+from trierarch.gateway.replicas import ReplicaDirectory
+from trierarch.gateway.settlement import Account, client_request_id
+from trierarch.gateway.signals import ModelSignals
+from trierarch.gateway.telemetry import GatewayMetrics
+from trierarch.gateway.wire.message import HttpRequest, HttpResponse
+from trierarch.gateway.wire.pool import UpstreamPool
+from trierarch.gateway.wire.server import ServerConnection
+from trierarch.observability.tracing import Tracer
+from trierarch.ports import ApiKey, KeySource, RateCardSource, TenantUsage, UsageSink
+from trierarch.settings.gateway import GatewaySettings
+
+MIN_RETRY_AFTER_SECONDS = 1.0
+MAX_RETRY_AFTER_SECONDS = 60.0
+
+
+class TenantUsageSource(Protocol):
+    """Totals by tenant; the gateway does not know where they are kept."""
+
+    async def usage_of(self, tenant: TenantId) -> TenantUsage:
+        """Return a tenant's totals, every request recorded until now included.
+
+        Raises:
+            Unavailable: If the ledger does not answer.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GatewayParts:
+    """What a gateway is connected to.
+
+    Attributes:
+        keys: API keys.
+        rates: Charges.
+        usage: Takes usage records.
+        tenant_usage: Answers ``/v1/usage``.
+        random_bytes: Source of ids.
+        write_access: Takes access log lines; does not block.
+    """
+
+    keys: KeySource
+    rates: RateCardSource
+    usage: UsageSink
+    tenant_usage: TenantUsageSource
+    clock: Clock
+    random_bytes: Callable[[int], bytes]
+    write_access: Callable[[AccessEntry], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Admitted:
+    """What ``check_head`` found out, carried on the request."""
+
+    endpoint: Endpoint
+    key: ApiKey
+    request_id: RequestId
+
+
+class GatewayHandler:
+    """Implements ``RequestHandler``, ``LocalContext`` and ``Books``."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        parts: GatewayParts,
+        directory: Callable[[Callable[[ModelName], ModelDispatcher]], ReplicaDirectory],
+        pool: UpstreamPool,
+        metrics: GatewayMetrics,
+        tracer: Tracer,
+    ) -> None:
+        self.settings = settings
+        self.pool = pool
+        self.metrics = metrics
+        self.tracer = tracer
+        self.clock = parts.clock
+        self.rates = parts.rates
+        self.usage = parts.usage
+        self._parts = parts
+        self._routes = Routes(load_endpoints())
+        self._signals: dict[ModelName, ModelSignals] = {}
+        self.limiter = RateLimiter(
+            parts.clock.monotonic_seconds,
+            requests_per_minute=settings.requests_per_minute,
+            tokens_per_minute=settings.tokens_per_minute,
+        )
+        self.directory = directory(self._new_dispatcher)
+        self.exchanges: set[asyncio.Task[None]] = set()
+        self.is_draining = False
+        metrics.watch(self._depths, self._ongoing, self._replica_list_age_seconds)
+
+    def _new_dispatcher(self, _model: ModelName) -> ModelDispatcher:
+        return ModelDispatcher(
+            self.clock.monotonic_seconds,
+            max_ongoing_requests=self.settings.max_ongoing_requests_per_replica,
+            max_queued_requests=self.settings.max_queued_requests_per_model,
+        )
+
+    # --- RequestHandler ---------------------------------------------------------------
+
+    def check_head(self, request: HttpRequest) -> HttpResponse | None:
+        """Route and authenticate; return the refusal if there is one."""
+        request_id = self._new_request_id()
+        try:
+            endpoint = self._routes.find(request.method, request.path)
+            key = authenticate(request.headers, self._parts.keys)
+            if self.is_draining:
+                raise shutting_down()
+            if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+                raise unsupported_encoding()
+        except GatewayError as error:
+            return error.as_response(b"x-request-id: " + request_id.encode() + b"\r\n")
+        request.context = _Admitted(endpoint, key, request_id)
+        return None
+
+    def refuse(self, status: int, code: str, message: str) -> HttpResponse:
+        """Return the answer to something that is no acceptable HTTP request."""
+        header = b"x-request-id: " + self._new_request_id().encode() + b"\r\n"
+        self.metrics.lane(None, None, None, None).count(status)
+        return GatewayError(status, code, message).as_response(header)
+
+    def start(self, request: HttpRequest, connection: ServerConnection) -> Exchange | None:
+        """Begin to answer a request whose headers were accepted."""
+        admitted = request.context
+        if not isinstance(admitted, _Admitted):
+            raise TypeError(f"a request without route and key: {request.path}")
+        account = Account(self, request, admitted.key, admitted.request_id)
+        exchange = Exchange(self, account, request, connection, admitted.endpoint)
+        self.exchanges.add(exchange.task)
+        exchange.task.add_done_callback(self.exchanges.discard)
+        return exchange
+
+    def note_early(self, request: HttpRequest, response: HttpResponse) -> None:
+        """Count and log a request that was refused on its headers."""
+        admitted = request.context
+        is_known = isinstance(admitted, _Admitted)
+        if not is_known:
+            # With a key it was ``refuse`` that made the answer, and counted it.
+            self.metrics.lane(None, None, None, None).count(response.status)
+        self._parts.write_access(
+            AccessEntry(
+                unix_seconds=self.clock.unix_seconds(),
+                request_id=admitted.request_id if isinstance(admitted, _Admitted) else "",
+                trace_id="",
+                method=request.method,
+                path=request.path,
+                status=response.status,
+                code="",
+                peer=request.peer,
+                duration_seconds=0.0,
+                client_request_id=client_request_id(request.headers),
+            )
+        )
+
+    def _new_request_id(self) -> RequestId:
+        return RequestId("req_" + self._parts.random_bytes(16).hex())
+
+    # --- LocalContext -----------------------------------------------------------------
+
+    def served_models(self) -> Sequence[ServedModel]:
+        """Return every model."""
+        return self.directory.served_models()
+
+    async def usage_of(self, tenant: TenantId) -> TenantUsage:
+        """Return a tenant's totals."""
+        return await self._parts.tenant_usage.usage_of(tenant)
+
+    # --- Books ------------------------------------------------------------------------
+
+    def signals_of(self, model: ModelName) -> ModelSignals:
+        """Return the signals of a model."""
+        signals = self._signals.get(model)
+        if signals is None:
+            signals = self._signals[model] = ModelSignals()
+        return signals
+
+    def write_access(self, entry: AccessEntry) -> None:
+        """Take a line of the access log."""
+        self._parts.write_access(entry)
+
+    # --- for clients and the controller -----------------------------------------------
+
+    def retry_after_seconds(self, model: ModelName) -> float:
+        """Return when a refused request may find the queue shorter: the usual wait."""
+        now_seconds = self.clock.monotonic_seconds()
+        usual_seconds = self.signals_of(model).queue_wait_quantile(now_seconds, 0.5) or 0.0
+        return min(MAX_RETRY_AFTER_SECONDS, max(MIN_RETRY_AFTER_SECONDS, usual_seconds))
+
+    def signals_document(self) -> dict[str, Any]:
+        """Return what the autoscaler reads."""
+        now_seconds = self.clock.monotonic_seconds()
+        models: dict[str, dict[str, Any]] = {}
+        for model, dispatcher in self.directory.dispatchers.items():
+            models[model] = {
+                "waiting": _by_name(dispatcher.depth_by_tier()),
+                "waiting_tokens": _by_name(dispatcher.waiting_tokens_by_tier()),
+                "in_flight": dispatcher.ongoing_requests,
+                "outstanding_tokens": dispatcher.outstanding_tokens,
+                **dict(self.signals_of(model).members(now_seconds)),
+                "replicas": {
+                    load.endpoint.replica_id: {
+                        "in_flight": load.ongoing_requests,
+                        "outstanding_tokens": load.outstanding_tokens,
+                    }
+                    for load in dispatcher.loads
+                },
+            }
+        return {"at": self.clock.unix_seconds(), "models": models}
+
+    def _depths(self) -> dict[ModelName, Mapping[ServiceTier, int]]:
+        return {m: d.depth_by_tier() for m, d in self.directory.dispatchers.items()}
+
+    def _ongoing(self) -> dict[ModelName, int]:
+        return {m: d.ongoing_requests for m, d in self.directory.dispatchers.items()}
+
+    def _replica_list_age_seconds(self) -> float:
+        age_seconds = self.directory.age_seconds
+        return float("nan") if age_seconds is None else age_seconds
+
+
+def _by_name(counts: Mapping[ServiceTier, int]) -> dict[str, int]:
+    return {tier.value: count for tier, count in counts.items()}

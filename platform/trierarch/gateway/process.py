@@ -1,0 +1,138 @@
+"""The gateway as a process: sockets first, then the ledger, signals, and a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import BinaryIO
+
+import uvloop
+
+from trierarch import __version__
+from trierarch.core.clock import Clock, SystemClock
+from trierarch.core.errors import InvalidInput, TrierarchError
+from trierarch.gateway.access_log import AccessEntry, write_access_lines
+from trierarch.gateway.books import LedgerBooks, open_books
+from trierarch.gateway.handler import GatewayParts
+from trierarch.gateway.server import GatewayServer, bind
+from trierarch.gateway.telemetry import GatewayMetrics
+from trierarch.observability.logging import configure_logging
+from trierarch.observability.offload import BatchWriter
+from trierarch.observability.tracing import Tracer, start_otlp_writer
+from trierarch.settings.gateway import GatewaySettings
+
+_logger = logging.getLogger(__name__)
+
+SWITCH_INTERVAL_SECONDS = 0.0005
+"""A telemetry or spool thread that computes gives the event loop its turn after this time; the
+interpreter's default of 5 ms would be visible in the time to first token."""
+
+
+def run(settings: GatewaySettings, clock: Clock | None = None) -> int:
+    """Run a gateway until SIGTERM or SIGINT; return the exit code."""
+    clock = clock or SystemClock()
+    configure_logging(settings.log_level)
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    try:
+        with contextlib.ExitStack() as stack:
+            data = stack.enter_context(bind(settings.host, settings.port, "TRIERARCH_GATEWAY_PORT"))
+            admin = stack.enter_context(
+                bind(settings.host, settings.admin_port, "TRIERARCH_GATEWAY_ADMIN_PORT")
+            )
+            books = stack.enter_context(open_books(settings, clock))
+            uvloop.run(_serve(settings, clock, books, data, admin))
+    except InvalidInput as error:
+        sys.stderr.write(f"trierarch gateway: {error}\n")
+        return 2
+    except TrierarchError as error:
+        sys.stderr.write(f"trierarch gateway: {error}\n")
+        return 1
+    return 0
+
+
+async def _serve(
+    settings: GatewaySettings,
+    clock: Clock,
+    books: LedgerBooks,
+    data: socket.socket,
+    admin: socket.socket,
+) -> None:
+    metrics = GatewayMetrics()
+    with contextlib.ExitStack() as stack:
+        export = None
+        if settings.otlp_endpoint:
+            spans = start_otlp_writer(
+                settings.otlp_endpoint,
+                service_name="trierarch-gateway",
+                service_version=__version__,
+                on_drop=functools.partial(metrics.count_dropped, "spans"),
+            )
+            stack.callback(spans.close)
+            export = spans.put
+        write_access = _start_access_log(settings, metrics, stack, sys.stderr.buffer)
+        server = GatewayServer(
+            settings,
+            GatewayParts(
+                keys=books.keys,
+                rates=books.rates,
+                usage=books.spool,
+                tenant_usage=books.tenant_usage,
+                clock=clock,
+                random_bytes=os.urandom,
+                write_access=write_access,
+            ),
+            metrics,
+            Tracer(
+                sample_ratio=settings.trace_sample_ratio, random_bytes=os.urandom, export=export
+            ),
+            spool_problem=books.problem,
+        )
+        await serve_until_signal(server, data, admin)
+
+
+async def serve_until_signal(
+    server: GatewayServer, data: socket.socket, admin: socket.socket
+) -> None:
+    """Serve until SIGTERM or SIGINT, then let running answers end; a second signal ends them."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            for task in list(server.handler.exchanges):
+                task.cancel()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await server.start(data, admin)
+    try:
+        await stop.wait()
+    finally:
+        await server.stop()
+        _logger.info("gateway ended")
+
+
+def _start_access_log(
+    settings: GatewaySettings,
+    metrics: GatewayMetrics,
+    stack: contextlib.ExitStack,
+    stream: BinaryIO,
+) -> Callable[[AccessEntry], None]:
+    if not settings.access_log:
+        return lambda _entry: None
+    lines: BatchWriter[AccessEntry] = BatchWriter(
+        "access-log",
+        lambda entries: write_access_lines(entries, stream),
+        on_drop=functools.partial(metrics.count_dropped, "access_log"),
+    )
+    lines.start()
+    stack.callback(lines.close)
+    return lines.put

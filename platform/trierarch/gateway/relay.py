@@ -1,0 +1,171 @@
+"""One attempt: takes an engine's answer and passes a stream on as it comes.
+
+Nothing is sent to the client before the first whole event is here, so that an
+attempt which fails before it can be repeated elsewhere unseen. The end of a
+stream is accounted before its last bytes leave: a client that has read
+``[DONE]`` finds the request in its usage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from trierarch.core.quantities import TokenCounts
+from trierarch.core.usage import Outcome
+from trierarch.gateway.errors import GatewayError, upstream_error
+from trierarch.gateway.metering import StreamMeter
+from trierarch.gateway.wire.client import UpstreamConnection, UpstreamFailure
+from trierarch.gateway.wire.server import ServerConnection
+from trierarch.routing.ejection import FailureKind
+
+EVENT_STREAM = b"text/event-stream"
+
+
+class RelayOwner(Protocol):
+    """The exchange that an attempt belongs to."""
+
+    def stream_headers(self) -> bytes:
+        """Note the first event; return the header lines of the answer."""
+        ...
+
+    def stream_ended(self, outcome: Outcome, tokens: TokenCounts | None, code: str) -> None:
+        """Account the request; called once, before its last bytes are sent."""
+        ...
+
+
+class Relay:
+    """Receives one answer.
+
+    Attributes:
+        status: HTTP status of the engine; 0 until known.
+        body: Whole body, unless the answer is streamed.
+        meter: Reads the stream.
+        has_started: The client has been sent the head of a stream.
+        has_ended: The client has been sent everything, or the attempt failed.
+        broke_off: Why a stream ended early after the client had seen a part.
+        error: The engine's own error, if it reported one before the client saw a byte.
+        done: Resolved when the attempt is over: None, or how it failed.
+    """
+
+    __slots__ = (
+        "_client",
+        "_connection",
+        "_is_stream",
+        "_owner",
+        "body",
+        "broke_off",
+        "done",
+        "error",
+        "has_ended",
+        "has_started",
+        "meter",
+        "status",
+    )
+
+    def __init__(
+        self,
+        owner: RelayOwner,
+        client: ServerConnection,
+        connection: UpstreamConnection,
+        meter: StreamMeter,
+    ) -> None:
+        self._owner = owner
+        self._client = client
+        self._connection = connection
+        self._is_stream = False
+        self.status = 0
+        self.body = bytearray()
+        self.meter = meter
+        self.has_started = False
+        self.has_ended = False
+        self.broke_off: FailureKind | None = None
+        self.error: GatewayError | None = None
+        self.done: asyncio.Future[UpstreamFailure | None] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+    def response_started(self, status: int, headers: dict[bytes, bytes]) -> None:
+        """Note how the answer comes."""
+        self.status = status
+        content_type = headers.get(b"content-type", b"").lower()
+        self._is_stream = status == 200 and content_type.startswith(EVENT_STREAM)
+
+    def body_received(self, data: bytes) -> None:
+        """Pass a piece of a stream on, or collect it."""
+        if not self._is_stream:
+            self.body += data
+            return
+        if self.has_ended:
+            return
+        meter = self.meter
+        piece = meter.feed(data)
+        if meter.error is not None:
+            self._engine_failed(meter.error)
+        elif meter.is_done:
+            self._owner.stream_ended(Outcome.COMPLETED, meter.tokens_so_far(), "")
+            self._end(piece, keep_alive=True)
+        elif piece:
+            if self.has_started:
+                self._client.send_piece(piece)
+            else:
+                self._start(piece)
+
+    def _start(self, first: bytes) -> None:
+        self.has_started = True
+        self._client.start_stream(
+            200, b"text/event-stream; charset=utf-8", self._owner.stream_headers(), first
+        )
+
+    def _end(self, last: bytes, *, keep_alive: bool) -> None:
+        self.has_ended = True
+        if self.has_started:
+            self._client.end_stream(last, keep_alive=keep_alive)
+        else:
+            self._start(last)
+            self._client.end_stream(keep_alive=keep_alive)
+        self._resolve(None)
+
+    def _engine_failed(self, error: GatewayError) -> None:
+        """Handle an error event: hidden if nothing was sent, else the last thing sent."""
+        self._connection.close()
+        if self.has_started:
+            self.break_off(error, FailureKind.SERVER_ERROR)
+            return
+        self.has_ended = True
+        self.error = error
+        kind = FailureKind.UNAVAILABLE if error.status == 503 else FailureKind.SERVER_ERROR
+        self._resolve(UpstreamFailure(kind, error.message, response_begun=True))
+
+    def break_off(self, error: GatewayError, kind: FailureKind) -> None:
+        """End a stream that had begun with an error event, and never with ``[DONE]``."""
+        self.broke_off = kind
+        self._owner.stream_ended(Outcome.FAILED, self.meter.tokens_so_far(), error.code)
+        self._end(error.as_event(), keep_alive=False)
+
+    def response_complete(self) -> None:
+        """Finish, or notice that a stream ended without its end mark."""
+        if not self._is_stream:
+            self.has_ended = True
+            self._resolve(None)
+        elif not self.has_ended:
+            self.response_failed(
+                UpstreamFailure(
+                    FailureKind.RESET, "the stream ended too early", response_begun=True
+                )
+            )
+
+    def response_failed(self, failure: UpstreamFailure) -> None:
+        """Report the failure; a client that saw a part is told in the stream."""
+        if self.has_ended:
+            return
+        if self.has_started:
+            self.break_off(
+                upstream_error(f"The engine's answer broke off: {failure}."), failure.kind
+            )
+        else:
+            self._resolve(failure)
+
+    def _resolve(self, result: UpstreamFailure | None) -> None:
+        if not self.done.done():
+            self.done.set_result(result)

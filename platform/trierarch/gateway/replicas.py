@@ -1,0 +1,261 @@
+"""The gateway's picture of the replicas: polled in the background, never asked for on the way.
+
+A list that cannot be read keeps the last one in force: an engine does not stop
+serving because its controller is restarting. What the list says is completed by
+what this gateway sees itself (failures, and the work it has outstanding).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from trierarch.core.clock import Clock
+from trierarch.core.errors import InvalidInput, Unavailable
+from trierarch.core.identifiers import ModelName, ReplicaId, VariantName
+from trierarch.core.replicas import ReplicaEndpoint, ReplicaState
+from trierarch.gateway.admission.dispatch import ModelDispatcher
+from trierarch.gateway.endpoints.endpoint import ServedModel
+from trierarch.gateway.wire.client import UpstreamFailure
+from trierarch.gateway.wire.pool import Address, UpstreamPool
+from trierarch.ports import ReplicaSource
+from trierarch.routing.replica_selection import ReplicaLoad
+from trierarch.settings.gateway import StaticReplica
+
+_logger = logging.getLogger(__name__)
+
+
+class FixedReplicas:
+    """Replicas at fixed addresses, always called ready; failures are found by using them."""
+
+    def __init__(self, replicas: Iterable[StaticReplica]) -> None:
+        self._replicas = tuple(
+            ReplicaEndpoint(
+                replica_id=ReplicaId(f"{replica.model}@{replica.host}:{replica.port}"),
+                model=ModelName(replica.model),
+                variant=VariantName(replica.variant),
+                state=ReplicaState.READY,
+                host=replica.host,
+                port=replica.port,
+                reason="Static",
+                max_model_tokens=replica.max_model_tokens,
+            )
+            for replica in replicas
+        )
+
+    async def replicas(self) -> Sequence[ReplicaEndpoint]:
+        """Return the fixed replicas."""
+        return self._replicas
+
+
+class HttpReplicaSource:
+    """Reads the list that a controller publishes.
+
+    The answer is ``{"replicas": [...]}`` with the fields of ``ReplicaEndpoint``, and
+    optionally ``"models": [...]``: names of models that exist even without a replica.
+
+    Args:
+        url: ``http://HOST:PORT/PATH``.
+        pool: Connections.
+
+    Attributes:
+        models: Names from the last answer.
+
+    Raises:
+        InvalidInput: If the address cannot be used.
+    """
+
+    def __init__(self, url: str, pool: UpstreamPool) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise InvalidInput(f"'{url}' is not an http:// address of a replica list")
+        self._url = url
+        self._address: Address = (parts.hostname, parts.port or 80)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._request = (
+            f"GET {target} HTTP/1.1\r\nhost: {parts.netloc}\r\naccept: application/json\r\n\r\n"
+        ).encode()
+        self._pool = pool
+        self.models: frozenset[ModelName] = frozenset()
+
+    async def replicas(self) -> Sequence[ReplicaEndpoint]:
+        """Return the published list.
+
+        Raises:
+            Unavailable: If it cannot be read or is not such a list.
+        """
+        try:
+            status, body = await self._pool.fetch(self._address, self._request)
+        except UpstreamFailure as failure:
+            raise Unavailable(f"the replica list at {self._url}: {failure}") from failure
+        if status != 200:
+            raise Unavailable(f"the replica list at {self._url} answered with status {status}")
+        try:
+            answer = orjson.loads(body)
+            found = [parse_replica(entry) for entry in answer["replicas"]]
+            self.models = frozenset(ModelName(str(name)) for name in answer.get("models", ()))
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Unavailable(f"the replica list at {self._url} is not one: {error!r}") from error
+        return found
+
+
+def parse_replica(entry: Mapping[str, Any]) -> ReplicaEndpoint:
+    """Return a replica from its JSON object; unknown members are ignored.
+
+    Raises:
+        KeyError: If a needed member is missing.
+        ValueError: If a member has a wrong value.
+    """
+    ready_at = entry.get("ready_unix_seconds")
+    return ReplicaEndpoint(
+        replica_id=ReplicaId(str(entry["replica_id"])),
+        model=ModelName(str(entry["model"])),
+        variant=VariantName(str(entry["variant"])),
+        state=ReplicaState(entry["state"]),
+        host=str(entry.get("host") or ""),
+        port=int(entry.get("port") or 0),
+        started_unix_seconds=float(entry.get("started_unix_seconds") or 0.0),
+        ready_unix_seconds=None if ready_at is None else float(ready_at),
+        reason=str(entry.get("reason") or ""),
+        max_model_tokens=int(entry.get("max_model_tokens") or 0),
+    )
+
+
+class ReplicaDirectory:
+    """Keeps every model's dispatcher supplied with the replicas known now.
+
+    Args:
+        source: Where replicas come from.
+        clock: For ages.
+        new_dispatcher: Makes the dispatcher of a model seen for the first time.
+        declared_models: Models that exist even without a replica.
+
+    Attributes:
+        dispatchers: By model; a model once seen stays, its replicas may come back.
+        replicas: Last list.
+        read_at_seconds: Monotonic time of the last list; None before the first.
+        has_been_ready: Some replica has been ready since the start.
+    """
+
+    def __init__(
+        self,
+        source: ReplicaSource,
+        clock: Clock,
+        new_dispatcher: Callable[[ModelName], ModelDispatcher],
+        declared_models: Iterable[ModelName] = (),
+    ) -> None:
+        self._source = source
+        self._clock = clock
+        self._new_dispatcher = new_dispatcher
+        self._first_seen_unix_seconds: dict[ModelName, float] = {}
+        self._max_model_tokens: dict[ModelName, int] = {}
+        self._loads: dict[ReplicaId, ReplicaLoad] = {}
+        self._is_failing = False
+        self.dispatchers: dict[ModelName, ModelDispatcher] = {}
+        self.replicas: Sequence[ReplicaEndpoint] = ()
+        self.read_at_seconds: float | None = None
+        self.has_been_ready = False
+        for model in declared_models:
+            self._add_model(model)
+
+    async def refresh(self) -> None:
+        """Read the list once; on failure the last one stays in force."""
+        try:
+            found = await self._source.replicas()
+        except Unavailable as error:
+            if not self._is_failing:
+                _logger.warning("keeping the last replica list: %s", error)
+            self._is_failing = True
+            return
+        if self._is_failing:
+            _logger.info("the replica list can be read again")
+        self._is_failing = False
+        self.read_at_seconds = self._clock.monotonic_seconds()
+        for model in getattr(self._source, "models", ()):
+            self._add_model(model)
+        if found != self.replicas:
+            self._apply(found)
+
+    async def poll(self, interval_seconds: float) -> None:
+        """Refresh for ever."""
+        while True:
+            await asyncio.sleep(interval_seconds)
+            await self.refresh()
+
+    def _add_model(self, model: ModelName) -> None:
+        if model not in self.dispatchers:
+            self.dispatchers[model] = self._new_dispatcher(model)
+            self._first_seen_unix_seconds[model] = self._clock.unix_seconds()
+
+    def _apply(self, found: Sequence[ReplicaEndpoint]) -> None:
+        before = {replica.replica_id: replica for replica in self.replicas}
+        self.replicas = found
+        loads: dict[ReplicaId, ReplicaLoad] = {}
+        for replica in found:
+            self._add_model(replica.model)
+            if replica.max_model_tokens:
+                self._max_model_tokens[replica.model] = replica.max_model_tokens
+            load = self._loads.get(replica.replica_id)
+            if load is None:
+                load = ReplicaLoad(replica)
+            load.endpoint = replica
+            loads[replica.replica_id] = load
+            known = before.pop(replica.replica_id, None)
+            if known is None or known.state is not replica.state:
+                self._log(replica, replica.state.value)
+        for gone in before.values():
+            self._log(gone, "gone")
+        self._loads = loads
+        self.has_been_ready |= self.has_ready_replica
+        for model, dispatcher in self.dispatchers.items():
+            dispatcher.set_replicas(load for load in loads.values() if load.endpoint.model == model)
+
+    @staticmethod
+    def _log(replica: ReplicaEndpoint, state: str) -> None:
+        _logger.info(
+            "replica %s of %s is %s",
+            replica.replica_id,
+            replica.model,
+            state,
+            extra={"replica_id": replica.replica_id, "model": replica.model, "state": state},
+        )
+
+    def dispatcher_of(self, model: ModelName) -> ModelDispatcher | None:
+        """Return a model's dispatcher, or None if no list has named it yet."""
+        return self.dispatchers.get(model)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether a list has been read since the start."""
+        return self.read_at_seconds is not None
+
+    @property
+    def age_seconds(self) -> float | None:
+        """Age of the list; None before the first."""
+        if self.read_at_seconds is None:
+            return None
+        return self._clock.monotonic_seconds() - self.read_at_seconds
+
+    @property
+    def has_ready_replica(self) -> bool:
+        """Whether any replica is ready."""
+        return any(replica.state is ReplicaState.READY for replica in self.replicas)
+
+    @property
+    def loads(self) -> Mapping[ReplicaId, ReplicaLoad]:
+        """What this gateway has outstanding at each replica."""
+        return self._loads
+
+    def served_models(self) -> Sequence[ServedModel]:
+        """Return every model, by name."""
+        return [
+            ServedModel(
+                model, self._first_seen_unix_seconds[model], self._max_model_tokens.get(model, 0)
+            )
+            for model in sorted(self.dispatchers)
+        ]

@@ -1,0 +1,370 @@
+"""The account of one request: what it was, how it ended, what it used, what it costs.
+
+``end`` is called once, whoever gets there first, and writes everything that
+outlives the request: the usage record, metrics, signals, spans and the access
+line. It runs before the last bytes of the answer leave.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from trierarch.core.clock import Clock
+from trierarch.core.identifiers import ModelName, ReplicaId, RequestId, VariantName
+from trierarch.core.quantities import ZERO_USD, Money, TokenCounts
+from trierarch.core.replicas import ReplicaEndpoint
+from trierarch.core.usage import Outcome, UsageRecord
+from trierarch.gateway.access_log import AccessEntry
+from trierarch.gateway.admission.limits import KeyLimits
+from trierarch.gateway.endpoints.endpoint import GenerationRequest
+from trierarch.gateway.request_spans import Attempt, RequestFacts, note_request_spans
+from trierarch.gateway.signals import ModelSignals
+from trierarch.gateway.telemetry import GatewayMetrics
+from trierarch.gateway.wire.message import HttpRequest
+from trierarch.observability.tracing import RequestTrace, Tracer
+from trierarch.ports import ApiKey, RateCardSource, UsageSink
+from trierarch.routing.ejection import FailureKind
+from trierarch.routing.replica_selection import ReplicaLoad
+
+_logger = logging.getLogger(__name__)
+
+CHARGED_OUTCOMES = frozenset({Outcome.COMPLETED, Outcome.ABORTED})
+"""Everything else costs the tenant nothing."""
+
+
+class Books(Protocol):
+    """Where accounts are written to."""
+
+    @property
+    def clock(self) -> Clock:
+        """Time."""
+        ...
+
+    @property
+    def rates(self) -> RateCardSource:
+        """What a request is charged."""
+        ...
+
+    @property
+    def usage(self) -> UsageSink:
+        """Where usage records go."""
+        ...
+
+    @property
+    def metrics(self) -> GatewayMetrics:
+        """Prometheus."""
+        ...
+
+    @property
+    def tracer(self) -> Tracer:
+        """Traces."""
+        ...
+
+    def signals_of(self, model: ModelName) -> ModelSignals:
+        """Return the signals of a model."""
+        ...
+
+    def write_access(self, entry: AccessEntry) -> None:
+        """Take a line of the access log."""
+        ...
+
+
+class Account:
+    """Collects facts about one request and writes them when it ends.
+
+    Attributes:
+        request_id: Made here: the ledger's key must not be chosen by a client.
+        key: Who asks.
+        trace: Of this request.
+        attempts: Replicas tried so far.
+    """
+
+    __slots__ = (
+        "_attempts",
+        "_books",
+        "_call",
+        "_ended",
+        "_first_token_seconds",
+        "_last_charge",
+        "_limits",
+        "_operation",
+        "_queue_span",
+        "_queue_wait_seconds",
+        "_rate_tokens",
+        "_replica",
+        "_request",
+        "_started_unix_seconds",
+        "key",
+        "request_id",
+        "trace",
+    )
+
+    def __init__(
+        self, books: Books, request: HttpRequest, key: ApiKey, request_id: RequestId
+    ) -> None:
+        self._books = books
+        self._request = request
+        self.key = key
+        self.request_id = request_id
+        headers = request.headers
+        self.trace: RequestTrace = books.tracer.start(
+            headers.get(b"traceparent"), headers.get(b"tracestate")
+        )
+        self._started_unix_seconds = books.clock.unix_seconds()
+        self._call: GenerationRequest | None = None
+        self._operation = ""
+        self._limits: KeyLimits | None = None
+        self._rate_tokens = 0
+        self._replica: ReplicaEndpoint | None = None
+        self._queue_wait_seconds: float | None = None
+        self._queue_span: tuple[float, float] | None = None
+        self._first_token_seconds: float | None = None
+        self._attempts: list[Attempt] = []
+        self._last_charge: tuple[TokenCounts, Money] | None = None
+        self._ended = False
+
+    # --- facts ------------------------------------------------------------------------
+
+    def admit(
+        self, call: GenerationRequest, operation: str, limits: KeyLimits, rate_tokens: int
+    ) -> None:
+        """From here on the request is accounted, however it ends."""
+        self._call = call
+        self._operation = operation
+        self._limits = limits
+        self._rate_tokens = rate_tokens
+        self._books.signals_of(call.model).arrivals += 1
+
+    def forget(self) -> None:
+        """Undo ``admit``: the engine found that the request was never valid."""
+        if self._limits is not None:
+            self._limits.tokens.take(-self._rate_tokens)
+        self._limits = None
+
+    def note_place(self, load: ReplicaLoad, wait_seconds: float) -> None:
+        """The request has a place at a replica, after waiting that long."""
+        self._replica = load.endpoint
+        self._queue_wait_seconds = (self._queue_wait_seconds or 0.0) + wait_seconds
+        now_seconds = self._books.clock.monotonic_seconds()
+        if wait_seconds:
+            self._queue_span = (now_seconds - wait_seconds, now_seconds)
+        if self._call is not None and not self._attempts:
+            model, tier = self._call.model, self._call.tier
+            self._books.metrics.observe_queue_wait(model, tier, wait_seconds)
+            self._books.signals_of(model).note_queue_wait(now_seconds, wait_seconds)
+
+    def start_attempt(self) -> str:
+        """Begin an attempt at the replica of the last place; return its span id."""
+        if self._replica is None:
+            raise RuntimeError("an attempt needs a place first")
+        span_id = self.trace.new_span_id()
+        self._attempts.append(
+            Attempt(self._replica, span_id, self._books.clock.monotonic_seconds())
+        )
+        return span_id
+
+    def attempt_failed(self, kind: FailureKind) -> None:
+        """The last attempt failed before the client saw a byte."""
+        attempt = self._attempts[-1]
+        attempt.ended_seconds = self._books.clock.monotonic_seconds()
+        attempt.error = kind.value
+
+    @property
+    def attempts(self) -> int:
+        """Replicas tried so far."""
+        return len(self._attempts)
+
+    def note_first_token(self) -> None:
+        """The first event of a stream is on its way to the client."""
+        now_seconds = self._books.clock.monotonic_seconds()
+        self._first_token_seconds = now_seconds - self._request.received_seconds
+        if self._call is not None:
+            signals = self._books.signals_of(self._call.model)
+            signals.note_first_token(now_seconds, self._first_token_seconds)
+
+    def price(self, tokens: TokenCounts) -> Money:
+        """Return the charge by the rates in force when the request started."""
+        if self._last_charge is not None and self._last_charge[0] == tokens:
+            return self._last_charge[1]
+        if self._call is None:
+            return ZERO_USD
+        charge = self._books.rates.charge(
+            self._call.model, self._call.tier, tokens, self._started_unix_seconds
+        )
+        self._last_charge = (tokens, charge)
+        return charge
+
+    def answer_headers(self) -> bytes:
+        """Return the header lines that every answer carries."""
+        elapsed_seconds = self._books.clock.monotonic_seconds() - self._request.received_seconds
+        variant = self._replica.variant if self._replica is not None else ""
+        lines = (
+            f"x-request-id: {self.request_id}\r\n"
+            f"openai-processing-ms: {max(0, round(elapsed_seconds * 1000))}\r\n"
+        )
+        if variant:
+            lines += f"x-trierarch-model-variant: {variant}\r\n"
+        return lines.encode()
+
+    # --- the end ----------------------------------------------------------------------
+
+    def end(
+        self,
+        outcome: Outcome,
+        status: int,
+        tokens: TokenCounts | None = None,
+        *,
+        code: str = "",
+    ) -> None:
+        """Write the account; every call but the first does nothing.
+
+        Args:
+            outcome: How it ended.
+            status: HTTP status sent, or 499 if the client had left.
+            tokens: What the engine counted; None if it never did.
+            code: Error code, if it ended with one.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        call = self._call
+        counted = tokens or TokenCounts()
+        charge = ZERO_USD
+        if call is not None and self._limits is not None:
+            if outcome in CHARGED_OUTCOMES:
+                charge = self.price(counted)
+            if tokens is None and outcome is Outcome.COMPLETED:
+                _logger.warning(
+                    "the engine reported no usage; the request is charged nothing",
+                    extra={"request_id": self.request_id, "model": call.model},
+                )
+            self._limits.tokens.take(counted.total_tokens - self._rate_tokens)
+            self._record(call, outcome, counted, charge)
+        self._measure(outcome, status, counted, charge)
+        self._trace(outcome, status, counted, charge, code)
+        self._log(outcome, status, counted, charge, code)
+
+    def _record(
+        self, call: GenerationRequest, outcome: Outcome, tokens: TokenCounts, charge: Money
+    ) -> None:
+        replica = self._replica if self._attempts else None
+        self._books.usage.record(
+            UsageRecord(
+                request_id=self.request_id,
+                tenant=self.key.tenant,
+                key_id=self.key.key_id,
+                model=call.model,
+                variant=replica.variant if replica else VariantName(""),
+                tier=call.tier,
+                tokens=tokens,
+                outcome=outcome,
+                charge=charge,
+                replica_id=replica.replica_id if replica else ReplicaId(""),
+                started_unix_seconds=self._started_unix_seconds,
+                finished_unix_seconds=self._books.clock.unix_seconds(),
+                trace_id=self.trace.trace_id,
+            )
+        )
+        self._books.signals_of(call.model).note_end(outcome, tokens)
+
+    def _measure(self, outcome: Outcome, status: int, tokens: TokenCounts, charge: Money) -> None:
+        call, replica = self._call, self._replica
+        lane = self._books.metrics.lane(
+            call.model if call else None,
+            replica.variant if replica else None,
+            self.key.tenant,
+            call.tier if call else None,
+        )
+        lane.count(status)
+        if call is None:
+            return
+        now_seconds = self._books.clock.monotonic_seconds()
+        duration_seconds = now_seconds - self._request.received_seconds
+        lane.duration.observe(duration_seconds)
+        lane.meter(tokens, charge)
+        first_token_seconds = self._first_token_seconds
+        if first_token_seconds is None:
+            return
+        lane.time_to_first_token.observe(first_token_seconds)
+        if outcome is Outcome.COMPLETED and tokens.output_tokens > 1:
+            per_token_seconds = (duration_seconds - first_token_seconds) / (
+                tokens.output_tokens - 1
+            )
+            lane.time_per_output_token.observe(per_token_seconds)
+            self._books.signals_of(call.model).note_time_per_output_token(
+                now_seconds, per_token_seconds
+            )
+
+    def _trace(
+        self, outcome: Outcome, status: int, tokens: TokenCounts, charge: Money, code: str
+    ) -> None:
+        tracer = self._books.tracer
+        if not (self.trace.sampled and tracer.is_exporting):
+            return
+        note_request_spans(
+            self.trace,
+            RequestFacts(
+                request=self._request,
+                request_id=self.request_id,
+                tenant=self.key.tenant,
+                clock=self._books.clock,
+                call=self._call,
+                operation=self._operation,
+                queue_span=self._queue_span,
+                attempts=self._attempts,
+                first_token_seconds=self._first_token_seconds,
+                outcome=outcome,
+                status=status,
+                code=code,
+                tokens=tokens,
+                charge=charge,
+            ),
+        )
+        tracer.finish(self.trace)
+
+    def _log(
+        self, outcome: Outcome, status: int, tokens: TokenCounts, charge: Money, code: str
+    ) -> None:
+        request, call, replica = self._request, self._call, self._replica
+        now_seconds = self._books.clock.monotonic_seconds()
+        entry = AccessEntry(
+            unix_seconds=self._books.clock.unix_seconds(),
+            request_id=self.request_id,
+            trace_id=self.trace.trace_id,
+            method=request.method,
+            path=request.path,
+            status=status,
+            code=code,
+            peer=request.peer,
+            duration_seconds=now_seconds - request.received_seconds,
+            client_request_id=client_request_id(request.headers),
+            tenant=self.key.tenant,
+            key_id=self.key.key_id,
+        )
+        if call is not None:
+            entry.model = call.model
+            entry.tier = call.tier.value
+            entry.outcome = outcome.value
+            entry.is_stream = call.is_stream
+            entry.attempts = len(self._attempts)
+            entry.input_tokens = tokens.input_tokens
+            entry.cached_tokens = tokens.cached_tokens
+            entry.output_tokens = tokens.output_tokens
+            entry.charge = str(charge)
+            entry.queue_wait_seconds = self._queue_wait_seconds
+            entry.time_to_first_token_seconds = self._first_token_seconds
+        if replica is not None:
+            entry.variant = replica.variant
+            entry.replica_id = replica.replica_id
+        self._books.write_access(entry)
+
+
+MAX_CLIENT_REQUEST_ID_BYTES = 128
+"""Enough for any id scheme; the rest of a longer one is cut."""
+
+
+def client_request_id(headers: dict[bytes, bytes]) -> str:
+    """Return the id a client gave its request, for joining its logs with ours."""
+    value = headers.get(b"x-client-request-id") or headers.get(b"x-request-id") or b""
+    return value[:MAX_CLIENT_REQUEST_ID_BYTES].decode("latin-1")

@@ -1,0 +1,137 @@
+"""What the autoscaler reads of a model: counters since the start, times of the last minute.
+
+A window without a sample has no quantile, which is null and not zero: no
+traffic and instant answers are different facts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from trierarch.core.quantities import TokenCounts
+from trierarch.core.usage import Outcome
+
+WINDOW_SECONDS = 60.0
+"""How far the quantiles look back."""
+
+MAX_SAMPLES = 20_000
+"""At more than 333 requests per second the window is shorter than a minute, not larger."""
+
+QUANTILES = (0.5, 0.9, 0.95, 0.99)
+
+LEARNING_RATE = 0.05
+"""Weight of one request in the learned output length: the last twenty or so count."""
+
+FIRST_GUESS_OUTPUT_TOKENS = 256.0
+"""Before anything was learned."""
+
+
+class RollingWindow:
+    """Samples of the last minute."""
+
+    __slots__ = ("_samples",)
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, float]] = deque(maxlen=MAX_SAMPLES)
+
+    def add(self, now_seconds: float, value: float) -> None:
+        """Add a sample."""
+        self._samples.append((now_seconds, value))
+
+    def values(self, now_seconds: float) -> list[float]:
+        """Return the samples that are young enough, sorted; forget the others."""
+        samples = self._samples
+        while samples and samples[0][0] < now_seconds - WINDOW_SECONDS:
+            samples.popleft()
+        return sorted(value for _, value in samples)
+
+
+def quantile(values: Sequence[float], q: float) -> float | None:
+    """Return the nearest-rank quantile of sorted values; None if there are none."""
+    if not values:
+        return None
+    return values[max(0, math.ceil(q * len(values)) - 1)]
+
+
+def summarize(values: Sequence[float]) -> dict[str, float | int | None]:
+    """Return count and quantiles of sorted values."""
+    summary: dict[str, float | int | None] = {"count": len(values)}
+    for q in QUANTILES:
+        summary[f"p{q * 100:g}"] = quantile(values, q)
+    return summary
+
+
+class ModelSignals:
+    """Counters and windows of one model.
+
+    Attributes:
+        arrivals: Admitted requests, those refused by a full queue included: all demand.
+        expected_output_tokens: Learned mean output of completed requests.
+    """
+
+    __slots__ = (
+        "_outcomes",
+        "_queue_wait",
+        "_time_per_output_token",
+        "_time_to_first_token",
+        "_tokens",
+        "arrivals",
+        "expected_output_tokens",
+    )
+
+    def __init__(self) -> None:
+        self.arrivals = 0
+        self.expected_output_tokens = FIRST_GUESS_OUTPUT_TOKENS
+        self._outcomes = dict.fromkeys(Outcome, 0)
+        self._tokens = TokenCounts()
+        self._queue_wait = RollingWindow()
+        self._time_to_first_token = RollingWindow()
+        self._time_per_output_token = RollingWindow()
+
+    def note_queue_wait(self, now_seconds: float, wait_seconds: float) -> None:
+        """Add the wait of a request that got a place."""
+        self._queue_wait.add(now_seconds, wait_seconds)
+
+    def note_first_token(self, now_seconds: float, seconds: float) -> None:
+        """Add a time to first token."""
+        self._time_to_first_token.add(now_seconds, seconds)
+
+    def note_time_per_output_token(self, now_seconds: float, seconds: float) -> None:
+        """Add a mean time per output token."""
+        self._time_per_output_token.add(now_seconds, seconds)
+
+    def note_end(self, outcome: Outcome, tokens: TokenCounts) -> None:
+        """Count a request that has ended."""
+        self._outcomes[outcome] += 1
+        self._tokens += tokens
+        if outcome is Outcome.COMPLETED:
+            self.expected_output_tokens += LEARNING_RATE * (
+                tokens.output_tokens - self.expected_output_tokens
+            )
+
+    def queue_wait_quantile(self, now_seconds: float, q: float) -> float | None:
+        """Return a quantile of the waits of the last minute."""
+        return quantile(self._queue_wait.values(now_seconds), q)
+
+    def members(self, now_seconds: float) -> Iterator[tuple[str, Any]]:
+        """Return the members that this object contributes to the signals document."""
+        waits = self._queue_wait.values(now_seconds)
+        yield "arrivals_total", self.arrivals
+        yield "completed_total", self._outcomes[Outcome.COMPLETED]
+        yield "ended_total", {outcome.value: count for outcome, count in self._outcomes.items()}
+        yield (
+            "tokens_total",
+            {
+                "input": self._tokens.input_tokens,
+                "cached": self._tokens.cached_tokens,
+                "output": self._tokens.output_tokens,
+            },
+        )
+        yield "queue_wait_seconds_p95", quantile(waits, 0.95)
+        yield "queue_wait_seconds", summarize(waits)
+        yield "ttft_seconds", summarize(self._time_to_first_token.values(now_seconds))
+        yield "tpot_seconds", summarize(self._time_per_output_token.values(now_seconds))
+        yield "expected_output_tokens", self.expected_output_tokens

@@ -1,0 +1,1 @@
+"""Names, spans and log lines: one place each, so that dashboards and code cannot drift apart."""
