@@ -175,6 +175,10 @@ class GatewaySignals:
         arrival_dispersion: Variance over mean of arrivals per second (1 is Poisson).
         completed_per_second: Requests that ended well since the last observation.
         shed_per_second: Requests refused or timed out since the last observation.
+        slo_met_ratio: Share of the interactive requests that ended since the last observation
+            (lost ones included) and met the latency objective; finer than quantiles.
+        flex_in_flight_requests: The part of ``in_flight_requests`` that is flex.
+        flex_deadline_unix_seconds: When the first waiting flex request must have ended.
     """
 
     arrivals_per_second: TierSignals = TierSignals()
@@ -189,6 +193,9 @@ class GatewaySignals:
     arrival_dispersion: Signal = NOT_REPORTED
     completed_per_second: Signal = NOT_REPORTED
     shed_per_second: Signal = NOT_REPORTED
+    slo_met_ratio: Signal = NOT_REPORTED
+    flex_in_flight_requests: Signal = NOT_REPORTED
+    flex_deadline_unix_seconds: Signal = NOT_REPORTED
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
