@@ -50,7 +50,11 @@ def encode(record: UsageRecord) -> bytes:
         body = _body(record)
     except orjson.JSONEncodeError as error:
         raise InvalidInput(f"usage of '{record.request_id!a}' cannot be stored: {error}") from error
-    return b"%s%08x%s%s}\n" % (_HEAD, zlib.crc32(body), _MIDDLE, body)
+    return _framed(body) + b"\n"
+
+
+def _framed(body: bytes) -> bytes:
+    return b"%s%08x%s%s}" % (_HEAD, zlib.crc32(body), _MIDDLE, body)
 
 
 def _body(record: UsageRecord) -> bytes:
@@ -79,9 +83,8 @@ def _body(record: UsageRecord) -> bytes:
 
 def decode(line: bytes) -> UsageRecord | None:
     """Return the record of a line without its newline, or None if the line is damaged."""
-    checksum = line[len(_HEAD) : len(_HEAD) + _CHECKSUM_LENGTH]
     body = line[_BODY_AT:-1]
-    if not line.startswith(_HEAD) or checksum != b"%08x" % zlib.crc32(body):
+    if line != _framed(body):
         return None
     try:
         fields: dict[str, Any] = orjson.loads(body)

@@ -150,6 +150,9 @@ class Database:
             raise Unavailable(self._explain(error)) from error
         except exc.StatementError as error:
             raise InvalidInput(f"the ledger refused an entry: {_first_line(error)}") from error
+        except (OverflowError, UnicodeError) as error:
+            # SQLite's driver says so itself, of integers beyond 64 bits and broken text.
+            raise InvalidInput(f"the ledger refused an entry: {error}") from error
 
     def _explain(self, error: exc.DBAPIError) -> str:
         name = getattr(error.orig, "sqlite_errorname", "") or ""
@@ -201,6 +204,8 @@ def _prepare_folder(path: Path) -> None:
         if not path.exists():
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except (FileExistsError, NotADirectoryError):
+        raise Unavailable(f"the ledger {path} cannot be created: a file is in the way") from None
     except OSError as error:
         raise Unavailable(f"the ledger {path} cannot be created: {error.strerror}") from error
 
