@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from trierarch_setup.progress import Step
@@ -16,6 +17,8 @@ POLL_SECONDS = 0.25
 
 GOODBYE_SECONDS = 10.0
 """How long an interrupted command may take to end by itself."""
+
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 _PR_SET_PDEATHSIG = 1
 """From ``linux/prctl.h``."""
@@ -46,20 +49,26 @@ def attempt(
         log.write(f"\n$ {' '.join(command)}\n".encode())
         log.flush()
         begin = log.tell()
-        child = subprocess.Popen(  # noqa: S603
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=dict(environment),
-            pass_fds=tuple(keep_open),
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-        )
+        # An interrupt while the child is being made would leave a child that nobody ends.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
         try:
-            status = _wait(child, step, log_file, begin)
-        except BaseException:
-            _end(child)
-            raise
+            child = subprocess.Popen(  # noqa: S603
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(environment),
+                pass_fds=tuple(keep_open),
+                preexec_fn=functools.partial(_begin_child, mask),
+            )
+            try:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                status = _wait(child, step, log_file, begin)
+            except BaseException:
+                _end(child)
+                raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     with log_file.open("rb") as log:
         log.seek(begin)
         return status, log.read().decode(errors="replace")
@@ -93,6 +102,13 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def _end_with_parent() -> None:
-    """Ask the kernel to end this process with its parent, however that one ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _begin_child(mask: Iterable[int]) -> None:
+    """Prepare a child process: the usual signals, and an end no later than its parent's.
+
+    Without the latter a killed set-up would leave an installer that still writes.
+    """
+    for number in _INTERRUPTS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
