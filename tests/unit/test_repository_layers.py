@@ -54,7 +54,7 @@ def test_a_layer_may_be_absent_only_if_the_contract_says_so() -> None:
 
 def test_no_layer_that_exists_is_called_optional() -> None:
     optional = {name for name, is_optional in LAYERS.items() if is_optional}
-    assert optional & existing_layers() == set()
+    assert optional & existing_layers() == set(), "take the parentheses off these in pyproject.toml"
 
 
 def sources(contract: str) -> set[str]:
