@@ -230,8 +230,8 @@ def from_engine(status: int, body: bytes) -> GatewayError:
         return GatewayError(400, "context_length_exceeded", message, param=param)
     if status == 404:
         return GatewayError(404, "model_not_found", message, param=param)
-    if status in {401, 403, 429}:
-        # About the gateway's own standing at the engine, which the client cannot mend.
+    if status < 400 or status in {401, 403, 429}:
+        # About the gateway and its engine, which the client cannot mend.
         return upstream_error(f"The engine refused the gateway: {message}")
     return GatewayError(status, "invalid_value", message, param=param)
 

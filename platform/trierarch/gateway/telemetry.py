@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
@@ -85,6 +85,8 @@ class GatewayMetrics:
     """The metrics of one gateway process, in their own registry."""
 
     def __init__(self) -> None:
+        # A second series per counter that nobody asked for.
+        disable_created_metrics()
         self.registry = CollectorRegistry()
         self.requests = _counter(names.GATEWAY_REQUESTS, self.registry)
         self.duration = _histogram(names.GATEWAY_REQUEST_DURATION, self.registry)

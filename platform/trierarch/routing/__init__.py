@@ -1,1 +1,1 @@
-"""Which replica serves a request, in what order waiting requests go, and when to try again: pure."""
+"""Which replica serves a request, in what order requests wait, when to try again: pure."""

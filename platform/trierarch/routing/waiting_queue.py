@@ -8,7 +8,7 @@ autoscaler's first signal, so they are kept as counters, not counted on demand.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from trierarch.core.usage import ServiceTier
@@ -54,10 +54,6 @@ class WaitingQueue(Generic[Item]):
             return False
         self._tokens[tier] -= tokens
         return True
-
-    def first(self, accept: Callable[[Item], bool]) -> Item | None:
-        """Return the first request in order that ``accept`` takes, without removing it."""
-        return next((item for item in self if accept(item)), None)
 
     def has_waiting_at_or_above(self, tier: ServiceTier) -> bool:
         """Return whether somebody waits whom a new request of this tier may not overtake."""

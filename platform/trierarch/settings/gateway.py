@@ -106,7 +106,7 @@ class GatewaySettings(BaseSettings):
     """How long a replica may send nothing on an unfinished answer."""
 
     default_max_tokens: PositiveInt | None = None
-    """Output limit of requests that set none; unset leaves it to the engine (rest of the context)."""
+    """Output limit of requests that set none; unset leaves it to the engine."""
     requests_per_minute: PositiveInt = 60_000
     """Limit per API key, enforced by this process."""
     tokens_per_minute: PositiveInt = 100_000_000

@@ -129,7 +129,8 @@ class ModelDispatcher:
 
         wait_seconds = max(0.0, ticket.deadline_seconds - self._monotonic_seconds())
         timer = loop.call_later(wait_seconds, give_up)
-        self._schedule_wake()
+        # A place may be free that those who wait cannot use, but this request can.
+        self.pump()
         try:
             return await future
         except asyncio.CancelledError:

@@ -1,0 +1,1 @@
+"""Public fakes: honest small implementations of the ports, for tests and benchmarks only."""

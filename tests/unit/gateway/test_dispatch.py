@@ -1,0 +1,215 @@
+"""Places at replicas, and who waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from trierarch.core.clock import ManualClock
+from trierarch.core.identifiers import ReplicaId
+from trierarch.core.replicas import ReplicaState
+from trierarch.core.usage import ServiceTier
+from trierarch.gateway.admission.dispatch import ModelDispatcher, Ticket
+from trierarch.gateway.errors import GatewayError, queue_timeout
+from trierarch.routing.ejection import FailureKind
+from trierarch.routing.replica_selection import ReplicaLoad
+from trierarch.testing.replica_source import ready_replica
+
+DEFAULT, PRIORITY, FLEX = ServiceTier.DEFAULT, ServiceTier.PRIORITY, ServiceTier.FLEX
+
+pytestmark = pytest.mark.asyncio
+
+
+class Desk:
+    """A dispatcher and what its requests got, in order."""
+
+    def __init__(self, replicas: int = 1, places: int = 1) -> None:
+        self.clock = ManualClock(100.0)
+        self.dispatcher = ModelDispatcher(
+            self.clock.monotonic_seconds, max_ongoing_requests=places, max_queued_requests=3
+        )
+        self.loads = [ReplicaLoad(ready_replica(n, replica_id=f"r{n}")) for n in range(replicas)]
+        self.dispatcher.set_replicas(self.loads)
+        self.served: list[str] = []
+        self.tasks: dict[str, asyncio.Task[ReplicaLoad]] = {}
+
+    def ticket(self, tier: ServiceTier = DEFAULT, wait: float = 60.0) -> Ticket:
+        return Ticket(tier, 10, self.clock.monotonic_seconds() + wait)
+
+    async def queue(
+        self,
+        name: str,
+        tier: ServiceTier = DEFAULT,
+        *,
+        wait: float = 60.0,
+        excluded: set[str] | None = None,
+        came_before: bool = False,
+    ) -> asyncio.Task[ReplicaLoad]:
+        ticket = self.ticket(tier, wait)
+        ticket.excluded = {ReplicaId(one) for one in excluded or ()}
+
+        async def run() -> ReplicaLoad:
+            load = await self.dispatcher.wait(
+                ticket, came_before=came_before, timeout_error=lambda: queue_timeout("m", 1.0)
+            )
+            self.served.append(name)
+            return load
+
+        self.tasks[name] = asyncio.create_task(run())
+        await asyncio.sleep(0)
+        return self.tasks[name]
+
+    def take(self, tier: ServiceTier = DEFAULT) -> ReplicaLoad:
+        load = self.dispatcher.try_place(self.ticket(tier))
+        assert load is not None
+        return load
+
+    async def settle(self) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def end(self) -> None:
+        for task in self.tasks.values():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, GatewayError):
+                await task
+
+
+async def test_a_free_place_is_taken_at_once() -> None:
+    desk = Desk(places=2)
+    desk.take()
+    assert desk.dispatcher.ongoing_requests == 1
+    assert desk.dispatcher.outstanding_tokens == 10
+
+
+async def test_tiers_then_arrival_decide_who_is_next() -> None:
+    desk = Desk()
+    load = desk.take()
+    for name, tier in [("flex", FLEX), ("d1", DEFAULT), ("d2", DEFAULT), ("p", PRIORITY)]:
+        await desk.queue(name, tier)
+    for _ in range(4):
+        desk.dispatcher.release(load, 10)
+        await desk.settle()
+    assert desk.served == ["p", "d1", "d2", "flex"]
+
+
+async def test_nobody_overtakes_the_queue_while_it_is_served() -> None:
+    desk = Desk()
+    load = desk.take()
+    await desk.queue("waits")
+    desk.dispatcher.release(load, 10)
+    assert desk.dispatcher.try_place(desk.ticket()) is None
+    await desk.settle()
+    assert desk.served == ["waits"]
+
+
+async def test_a_new_ready_replica_wakes_the_queue() -> None:
+    desk = Desk(replicas=0)
+    await desk.queue("first")
+    starting = ReplicaLoad(ready_replica(1, state=ReplicaState.STARTING))
+    desk.dispatcher.set_replicas([starting])
+    await desk.settle()
+    assert desk.served == []
+    desk.dispatcher.set_replicas([ReplicaLoad(ready_replica(1))])
+    await desk.settle()
+    assert desk.served == ["first"]
+
+
+async def test_waiting_is_bounded_in_time() -> None:
+    desk = Desk(replicas=0)
+    task = await desk.queue("late", wait=0.01)
+    with pytest.raises(GatewayError) as caught:
+        await task
+    assert caught.value.code == "queue_timeout"
+    assert len(desk.dispatcher.queue) == 0
+
+
+async def test_the_queue_is_bounded_in_length() -> None:
+    desk = Desk(replicas=0)
+    for name in "abc":
+        assert not desk.dispatcher.is_full
+        await desk.queue(name)
+    assert desk.dispatcher.is_full
+    await desk.end()
+    assert not desk.dispatcher.is_full
+
+
+async def test_who_leaves_the_queue_is_forgotten() -> None:
+    desk = Desk(replicas=0)
+    task = await desk.queue("leaves")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert desk.dispatcher.depth_by_tier()[DEFAULT] == 0
+    assert desk.dispatcher.waiting_tokens_by_tier()[DEFAULT] == 0
+
+
+async def test_a_place_given_to_somebody_who_just_left_goes_to_the_next() -> None:
+    desk = Desk()
+    load = desk.take()
+    leaving = await desk.queue("leaves")
+    await desk.queue("stays")
+    desk.dispatcher.release(load, 10)
+    leaving.cancel()
+    await desk.settle()
+    assert desk.served == ["stays"]
+    assert desk.dispatcher.ongoing_requests == 1
+
+
+async def test_a_request_waits_for_a_replica_it_has_not_failed_on_and_blocks_nobody() -> None:
+    desk = Desk(places=1)
+    load = desk.take()
+    await desk.queue("failed-on-r0", excluded={"r0"}, came_before=True)
+    await desk.queue("fresh")
+    desk.dispatcher.release(load, 10)
+    await desk.settle()
+    assert desk.served == ["fresh"]
+    desk.dispatcher.set_replicas([*desk.loads, ReplicaLoad(ready_replica(1, replica_id="r1"))])
+    await desk.settle()
+    assert desk.served == ["fresh", "failed-on-r0"]
+
+
+async def test_a_retry_gets_a_free_place_elsewhere_at_once() -> None:
+    desk = Desk(replicas=2)
+    await desk.queue("again", excluded={"r0"}, came_before=True)
+    await desk.settle()
+    assert desk.tasks["again"].result().endpoint.replica_id == "r1"
+
+
+async def test_who_waits_for_another_replica_does_not_hold_up_newcomers() -> None:
+    desk = Desk()
+    await desk.queue("failed-on-r0", excluded={"r0"}, came_before=True)
+    await desk.queue("fresh")
+    await desk.settle()
+    assert desk.served == ["fresh"]
+    await desk.end()
+
+
+async def test_the_end_of_an_ejection_wakes_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trierarch.routing.ejection.FIRST_EJECTION_SECONDS", 0.02)
+    desk = Desk()
+    desk.dispatcher.note_failure(desk.loads[0], FailureKind.CONNECT)
+    assert not desk.dispatcher.has_other_ready(())
+    await desk.queue("patient")
+    assert desk.served == []
+    desk.clock.advance(0.02)
+    await asyncio.wait_for(desk.tasks["patient"], 5.0)
+
+
+async def test_a_success_ends_an_ejection() -> None:
+    desk = Desk()
+    desk.dispatcher.note_failure(desk.loads[0], FailureKind.CONNECT)
+    desk.dispatcher.note_success(desk.loads[0])
+    desk.take()
+
+
+async def test_a_replica_that_left_the_list_still_counts_until_its_requests_end() -> None:
+    desk = Desk()
+    load = desk.take()
+    desk.dispatcher.set_replicas([])
+    assert desk.dispatcher.ongoing_requests == 1
+    desk.dispatcher.release(load, 10)
+    assert desk.dispatcher.ongoing_requests == 0
+    assert desk.dispatcher.outstanding_tokens == 0
