@@ -86,7 +86,7 @@ class GatewayMetrics:
 
     def __init__(self) -> None:
         # A second series per counter that nobody asked for.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # no annotations upstream
         self.registry = CollectorRegistry()
         self.requests = _counter(names.GATEWAY_REQUESTS, self.registry)
         self.duration = _histogram(names.GATEWAY_REQUEST_DURATION, self.registry)

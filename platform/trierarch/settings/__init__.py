@@ -1,0 +1,1 @@
+"""One frozen settings model per process; nothing else reads the environment."""
