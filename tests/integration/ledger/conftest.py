@@ -5,6 +5,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -13,8 +14,10 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from trierarch.adapters.ledger import CapacityUnit, Ledger
+from trierarch.adapters.ledger.database import Database
 from trierarch.core.clock import ManualClock
 from trierarch.core.identifiers import (
     KeyId,
@@ -80,8 +83,13 @@ def postgresql_server():
         wait_for_postgresql(folder, server)
         yield folder
     finally:
-        server.terminate()
-        server.wait(30)
+        # A fast shutdown: connections that are left do not hold it up.
+        server.send_signal(signal.SIGINT)
+        try:
+            server.wait(30)
+        finally:
+            server.kill()
+            server.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -100,16 +108,25 @@ def wait_for_postgresql(folder, server):
             return
 
 
-@pytest.fixture
-def postgresql_url(postgresql_server):
+@pytest.fixture(scope="session")
+def create_postgresql_database(postgresql_server):
+    """Return a function that creates a database and returns its URL."""
     import psycopg
 
-    name = f"ledger_{uuid.uuid4().hex}"
-    with psycopg.connect(
-        host=str(postgresql_server), user="ledger", dbname="postgres", autocommit=True
-    ) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return f"postgresql+psycopg://ledger@/{name}?host={postgresql_server}"
+    def create(template="template1"):
+        name = f"ledger_{uuid.uuid4().hex}"
+        with psycopg.connect(
+            host=str(postgresql_server), user="ledger", dbname="postgres", autocommit=True
+        ) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return f"postgresql+psycopg://ledger@/{name}?host={postgresql_server}"
+
+    return create
+
+
+@pytest.fixture
+def postgresql_url(create_postgresql_database):
+    return create_postgresql_database()
 
 
 @pytest.fixture
@@ -119,7 +136,33 @@ def sqlite_url(tmp_path):
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request):
+    """Return the URL of a ledger that does not exist yet."""
     return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory):
+    path = tmp_path_factory.mktemp("migrated") / "ledger.db"
+    Database(f"sqlite:///{path}").close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_postgresql(create_postgresql_database):
+    url = create_postgresql_database()
+    Database(url).close()
+    return make_url(url).database
+
+
+@pytest.fixture
+def migrated_sqlite_url(migrated_sqlite, tmp_path):
+    shutil.copy(migrated_sqlite, tmp_path / "ledger.db")
+    return f"sqlite:///{tmp_path / 'ledger.db'}"
+
+
+@pytest.fixture
+def migrated_postgresql_url(migrated_postgresql, create_postgresql_database):
+    return create_postgresql_database(migrated_postgresql)
 
 
 @pytest.fixture
@@ -127,9 +170,10 @@ def clock():
     return ManualClock(NOW)
 
 
-@pytest.fixture
-def ledger(url, clock):
-    ledger = Ledger.open(url, clock)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger(request, clock):
+    """Return an empty ledger; a copy, because every migration takes half a second."""
+    ledger = Ledger.open(request.getfixturevalue(f"migrated_{request.param}_url"), clock)
     yield ledger
     ledger.close()
 

@@ -30,8 +30,8 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def database(sqlite_url):
-    ledger = Ledger.open(sqlite_url, SystemClock(), busy_seconds=0.2)
+def database(migrated_sqlite_url):
+    ledger = Ledger.open(migrated_sqlite_url, SystemClock(), busy_seconds=0.2)
     yield ledger
     ledger.close()
 
