@@ -62,7 +62,7 @@ COLD_START = ColdStart(median_seconds=300.0, spread_ratio=0.25)
 MAXIMUM_REPLICAS = 64
 PEAK_WINDOW_SECONDS = 300.0
 START_WINDOW_SECONDS = 300.0
-START_HEADROOM_RATIO = 1.3
+START_HEADROOM_RATIO = 2.0
 """Initial replicas over what the first minutes need; the same for every policy."""
 
 

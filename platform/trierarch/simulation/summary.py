@@ -40,7 +40,7 @@ class RunSummary:
 
     Attributes:
         policy: Who decided.
-        cost_usd: All replicas from provisioning to release inside the charged window.
+        cost_usd: All replicas from provisioning to release.
         usd_per_million_tokens: Per input and output token of completed requests; None if none.
         usd_per_million_slo_tokens: Per token of requests that met their objective.
         slo_attainment: Of the requests that are not flex.
@@ -118,7 +118,7 @@ def summarize(result: RunResult) -> RunSummary:
     tokens = requests["input_tokens"] + requests["output_tokens"]
     served_tokens = int(tokens[completed].sum())
     slo_tokens = int(tokens[met].sum())
-    cost = cost_usd(result.setup, result.lives, result.window_seconds)
+    cost = cost_usd(result.setup, result.lives)
     events, reversals = scale_events(result)
     interactive = ~is_flex
     lost = int((requests["status"] == LOST).sum())
@@ -133,7 +133,7 @@ def summarize(result: RunResult) -> RunSummary:
             both=_share(met[interactive]),
         ),
         flex_attainment=_share(met[is_flex]) if is_flex.any() else None,
-        replica_hours=replica_hours(result.lives, result.window_seconds),
+        replica_hours=replica_hours(result.lives),
         scale_events=events,
         reversals=reversals,
         max_queue=result.most_queued,

@@ -38,6 +38,7 @@ from trierarch.simulation.engine.steps import (
     begin_run,
     cut_run,
     end_run,
+    histogram_bin,
     leave_replica,
     stop_decoding,
 )
@@ -99,8 +100,8 @@ def hand_over(engine: Engine, slot: int, index: int, now_seconds: float) -> None
     if request["restarts"] == 0:
         request["dispatch_seconds"] = now_seconds
         if request["tier"] != FLEX:
-            gateway["dispatched"] += 1
-            gateway["queue_wait_sum_seconds"] += now_seconds - request["arrival_seconds"]
+            waited = now_seconds - request["arrival_seconds"]
+            engine.wait_histogram[histogram_bin(waited)] += 1
     replica["outstanding"] += 1
     replica["outstanding_weight_tokens"] += request["weight_tokens"]
     if request["tier"] == FLEX:
@@ -156,8 +157,11 @@ def _finish_event(engine: Engine, slot: int) -> None:
 
 
 @compiled
-def advance(engine: Engine, until_seconds: float) -> None:
-    """Let everything happen up to and including ``until_seconds``."""
+def advance(engine: Engine, until_seconds: float, is_open: bool) -> None:
+    """Let everything happen up to and including ``until_seconds``.
+
+    While the fleet ``is_open``, requests that have waited too long at the gateway are lost.
+    """
     gateway = engine.gateway[0]
     count = len(engine.requests)
     while True:
@@ -167,7 +171,8 @@ def advance(engine: Engine, until_seconds: float) -> None:
         arrival_seconds = math.inf
         if index < count:
             arrival_seconds = engine.requests[index]["arrival_seconds"]
-        if min(event_seconds, arrival_seconds) > until_seconds:
+        next_seconds = min(event_seconds, arrival_seconds)
+        if next_seconds > until_seconds or next_seconds == NEVER:
             break
         if event_seconds <= arrival_seconds:
             _finish_event(engine, slot)
@@ -184,8 +189,8 @@ def advance(engine: Engine, until_seconds: float) -> None:
             dispatch(engine, arrival_seconds, NONE)
         waiting = engine.lanes[0]["queued"] + engine.lanes[1]["queued"]
         gateway["most_queued"] = max(gateway["most_queued"], waiting)
-    gateway["now_seconds"] = until_seconds
-    expire(engine, until_seconds)
+    if is_open:
+        expire(engine, until_seconds)
 
 
 @compiled

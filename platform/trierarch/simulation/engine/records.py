@@ -119,15 +119,12 @@ VARIANT = np.dtype(
 )
 GATEWAY = np.dtype(
     [
-        ("now_seconds", "f8"),
         ("queue_timeout_seconds", "f8"),
         ("expected_output_tokens", "f8"),
-        ("queue_wait_sum_seconds", "f8"),
         ("next_arrival", "i8"),
         ("queue_limit", "i8"),
         ("maximum_run_steps", "i8"),
         ("block_tokens", "i8"),
-        ("dispatched", "i8"),
         ("migrated", "i8"),
         ("evicted_flex", "i8"),
         ("most_queued", "i8"),
@@ -166,7 +163,9 @@ class Engine(NamedTuple):
     block_ids: NDArray[np.int64]
     block_offsets: NDArray[np.int64]
     block_cache: NDArray[np.int64]
+    wait_histogram: NDArray[np.int64]
     ttft_histogram: NDArray[np.int64]
+    engine_ttft_histogram: NDArray[np.int64]
     tpot_histogram: NDArray[np.int64]
 
 
@@ -234,6 +233,8 @@ def allocate(
         block_ids=block_ids,
         block_offsets=block_offsets,
         block_cache=np.zeros((slots, max(1, cache_blocks)), np.int64),
+        wait_histogram=np.zeros(HISTOGRAM_BINS, np.int64),
         ttft_histogram=np.zeros(HISTOGRAM_BINS, np.int64),
-        tpot_histogram=np.zeros(HISTOGRAM_BINS, np.int64),
+        engine_ttft_histogram=np.zeros((len(variants), HISTOGRAM_BINS), np.int64),
+        tpot_histogram=np.zeros((len(variants), HISTOGRAM_BINS), np.int64),
     )

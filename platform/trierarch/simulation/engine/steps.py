@@ -100,7 +100,7 @@ def complete(engine: Engine, slot: int, index: int, now_seconds: float) -> None:
     if request["output_tokens"] > 1 and request["tier"] != FLEX:
         decode_seconds = now_seconds - request["first_token_seconds"]
         tpot_seconds = decode_seconds / (request["output_tokens"] - 1)
-        engine.tpot_histogram[histogram_bin(tpot_seconds)] += 1
+        engine.tpot_histogram[replica["variant"], histogram_bin(tpot_seconds)] += 1
 
 
 @compiled
@@ -326,6 +326,8 @@ def end_run(engine: Engine, slot: int) -> None:
             if request["tier"] != FLEX:
                 waited = now_seconds - request["arrival_seconds"]
                 engine.ttft_histogram[histogram_bin(waited)] += 1
+                inside = now_seconds - request["dispatch_seconds"]
+                engine.engine_ttft_histogram[replica["variant"], histogram_bin(inside)] += 1
         left = request["output_tokens"] - request["generated_tokens"]
         if left == 0:
             replica["kv_tokens"] -= request["prefill_target_tokens"]

@@ -29,24 +29,17 @@ class ReplicaLife:
     most_kv_tokens: int = 0
 
 
-def replica_seconds(lives: list[ReplicaLife], end_seconds: float) -> float:
-    """Return the integral of the number of replicas up to ``end_seconds``."""
-    return math.fsum(
-        max(0.0, min(life.released_seconds, end_seconds) - life.provisioned_seconds)
-        for life in lives
-    )
+def replica_hours(lives: list[ReplicaLife]) -> float:
+    """Return the integral of the number of replicas over time."""
+    seconds = math.fsum(life.released_seconds - life.provisioned_seconds for life in lives)
+    return seconds / SECONDS_PER_HOUR
 
 
-def replica_hours(lives: list[ReplicaLife], end_seconds: float) -> float:
-    """Return the same in hours."""
-    return replica_seconds(lives, end_seconds) / SECONDS_PER_HOUR
-
-
-def cost_usd(setup: FleetSetup, lives: list[ReplicaLife], end_seconds: float) -> float:
-    """Return what all replicas cost up to ``end_seconds``, at the prices of their time."""
+def cost_usd(setup: FleetSetup, lives: list[ReplicaLife]) -> float:
+    """Return what all replicas cost, at the prices of their time."""
     return math.fsum(
         setup.variants[life.variant].price.charge_usd(
-            life.provisioned_seconds, min(life.released_seconds, end_seconds)
+            life.provisioned_seconds, life.released_seconds
         )
         for life in lives
     )

@@ -23,6 +23,9 @@ from trierarch.simulation.fleet.ledger import ReplicaLife
 from trierarch.simulation.fleet.setup import FleetSetup
 from trierarch.simulation.fleet.snapshot import VariantCounts
 
+COLD_STARTS_SHOWN = 32
+"""Measured cold starts that an orchestrator's history holds per variant."""
+
 
 class ReplicaPool:
     """The orchestrator's side of a fleet; every method takes the time it acts at."""
@@ -35,6 +38,7 @@ class ReplicaPool:
         ]
         self._started = [0] * len(setup.variants)
         self._measured: list[list[float]] = [[] for _ in setup.variants]
+        self._reclaimed = [0] * len(setup.variants)
         self._not_obtained = [0] * len(setup.variants)
         self._available: list[float] = [math.inf] * len(setup.variants)
         self.lives: list[ReplicaLife] = []
@@ -112,6 +116,12 @@ class ReplicaPool:
         fleet_steps.drain(self._engine, life.slot, now_seconds)
         self.collect()
 
+    def reclaim(self, life: ReplicaLife, now_seconds: float) -> None:
+        """Take note of the market's warning: the replica drains until it is killed."""
+        life.reclaimed = True
+        self._reclaimed[life.variant] += 1
+        self.drain(life, now_seconds)
+
     def kill(self, life: ReplicaLife, now_seconds: float) -> None:
         """Take a replica away at once."""
         if self.by_slot.get(life.slot) is not life:
@@ -169,8 +179,8 @@ class ReplicaPool:
         result = []
         for index, variant in enumerate(self._setup.variants):
             ready, _, draining = self.counts(index)
-            expected = [
-                life.provisioned_seconds + variant.cold_start.median_seconds
+            starting = [
+                life.provisioned_seconds
                 for life in self.alive(index)
                 if self._engine.replicas[life.slot]["state"] == STARTING
             ]
@@ -178,11 +188,12 @@ class ReplicaPool:
                 VariantCounts(
                     name=variant.name,
                     ready=ready,
-                    starting_expected_seconds=tuple(expected),
+                    starting_seconds=tuple(starting),
                     draining=draining,
                     price_usd_per_hour=variant.price.at(now_seconds),
                     not_obtained=self._not_obtained[index],
-                    cold_starts_seconds=tuple(self._measured[index]),
+                    reclaimed=self._reclaimed[index],
+                    cold_starts_seconds=tuple(self._measured[index][-COLD_STARTS_SHOWN:]),
                 )
             )
         return tuple(result)

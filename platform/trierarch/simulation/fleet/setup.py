@@ -163,10 +163,8 @@ class FleetSetup:
         queue_limit: Requests the gateway holds before it refuses more.
         queue_timeout_seconds: How long it holds a request that has not started.
         flex_deadline_seconds: A flex request must end this long after it arrived, and before
-            the charged window closes: work may be moved inside the window, not out of it.
-        tail_seconds: Charged time after the last arrival.
-        aftermath_seconds: Time after that in which running requests may end, uncharged and
-            without decisions, so that their latency is known.
+            the window closes: work may be moved inside the window, not out of it.
+        tail_seconds: Length of the window after the last arrival.
     """
 
     name: str
@@ -180,7 +178,6 @@ class FleetSetup:
     queue_timeout_seconds: float = 600.0
     flex_deadline_seconds: float = 86_400.0
     tail_seconds: float = 300.0
-    aftermath_seconds: float = 7200.0
 
     def __post_init__(self) -> None:
         if not self.variants:

@@ -1,9 +1,10 @@
 """The run: events in order of time, a decision at every tick, a result at the end.
 
 At one instant replicas become ready first, then spot capacity changes, then
-metrics are read, then a decision is made. The charged window ends a fixed time
-after the last arrival; what still runs then may end, uncharged, so that its
-latency is known, but nothing new is decided.
+metrics are read, then a decision is made. The window ends a fixed time after
+the last arrival. Then every replica drains: what it still runs ends and is
+charged, what waits at the gateway stays unserved. So no work is free, and every
+token served has been paid for.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class RunResult:
         requests: The engine's request records, in order of arrival.
         lives: The book of replicas.
         moments: One per decision.
-        window_seconds: Length of the charged window.
+        window_seconds: When the last decisions were made and draining began.
         most_queued: Most interactive requests that waited at the gateway at one time.
         preemptions: Requests that lost their KV memory to others.
         migrated: Requests moved off a lost replica.
@@ -125,7 +126,7 @@ def simulate(
 
 
 def window_seconds(setup: FleetSetup, trace: Trace) -> float:
-    """Return the length of the charged window of a trace."""
+    """Return how long decisions are made for a trace."""
     ticks = math.floor(trace.duration_seconds / setup.tick_seconds) + 1
     return ticks * setup.tick_seconds + setup.tail_seconds
 
@@ -155,16 +156,16 @@ class _Run:
         self._loss = np.random.default_rng([seed, 0x105E])
         self._tick_seconds = controller.tick_seconds or setup.tick_seconds
         self._progress: Callable[[float], None] | None = None
+        self._interactive_arrivals = trace.arrival_seconds[trace.tiers != Tier.FLEX]
 
     def finish(self, progress: Callable[[float], None] | None) -> RunResult:
         self._progress = progress
         self._prepare()
         self._play(self._window_seconds, (_READY, _KILL, _MARKET, _SCRAPE, _TICK))
-        self._play(self._window_seconds + self._setup.aftermath_seconds, (_READY, _KILL))
+        for life in list(self._pool.by_slot.values()):
+            self._pool.drain(life, self._window_seconds)
+        self._play(math.inf, (_KILL,), is_open=False)
         engine = self._engine
-        for life in self._pool.by_slot.values():
-            life.busy_seconds = float(engine.replicas[life.slot]["busy_seconds"])
-            life.most_kv_tokens = int(engine.replicas[life.slot]["most_kv_tokens"])
         return RunResult(
             setup=self._setup,
             trace=self._trace,
@@ -183,17 +184,17 @@ class _Run:
         self._ordinal += 1
         heapq.heappush(self._events, (at_seconds, kind, self._ordinal, act))
 
-    def _play(self, until_seconds: float, kinds: tuple[int, ...]) -> None:
+    def _play(self, until_seconds: float, kinds: tuple[int, ...], *, is_open: bool = True) -> None:
         """Let time pass; events of other kinds are dropped."""
         while self._events and self._events[0][0] <= until_seconds:
             at_seconds, kind, _, act = heapq.heappop(self._events)
             if kind in kinds:
-                self._advance(at_seconds)
+                self._advance(at_seconds, is_open)
                 act(at_seconds)
-        self._advance(until_seconds)
+        self._advance(until_seconds, is_open)
 
-    def _advance(self, until_seconds: float) -> None:
-        fleet_steps.advance(self._engine, until_seconds)
+    def _advance(self, until_seconds: float, is_open: bool) -> None:
+        fleet_steps.advance(self._engine, until_seconds, is_open)
         self._pool.collect()
 
     def _prepare(self) -> None:
@@ -222,9 +223,12 @@ class _Run:
 
     def _read(self, tick: int, at_seconds: float) -> None:
         lost = self._loss.random() < self._setup.metrics_loss_ratio
-        reading = None if lost else scrape(self._engine, at_seconds, self._pool.by_slot)
+        reading = None if lost else self._scrape(at_seconds)
         self._in_transit.append((tick * self._tick_seconds, reading))
         self._push_scrape(tick + 1)
+
+    def _scrape(self, at_seconds: float) -> Scrape:
+        return scrape(self._engine, at_seconds, self._pool.by_slot, self._interactive_arrivals)
 
     def _deliver(self, at_seconds: float) -> None:
         while self._in_transit and self._in_transit[0][0] <= at_seconds:
@@ -277,9 +281,8 @@ class _Run:
         if excess > 0:
             taken += kept[-excess:]
         for life in taken:
-            life.reclaimed = True
             self._push(at_seconds + supply.notice_seconds, _KILL, partial(self._pool.kill, life))
-            self._pool.drain(life, at_seconds)
+            self._pool.reclaim(life, at_seconds)
 
 
 def _allocate(

@@ -64,14 +64,17 @@ class Scrape:
         completed_input_tokens: Counter.
         completed_output_tokens: Counter.
         lost_requests: Counter.
-        dispatched_requests: Counter of interactive requests that left the queue.
-        queue_wait_sum_seconds: Counter of their waiting.
+        in_flight_requests: On replicas now, draining ones included.
+        arrival_dispersion: Variance over mean of interactive arrivals per second in the last
+            minute; None without arrivals.
         generated_tokens: Counter per variant.
         prefilled_tokens: Counter per variant.
         cached_tokens: Counter per variant of prompt tokens found in prefix caches.
         preemptions: Counter per variant.
-        ttft_histogram: Counter of interactive first tokens per latency bin.
-        tpot_histogram: Counter of interactive completions per latency bin.
+        wait_histogram: Counter per latency bin of interactive requests that left the queue.
+        ttft_histogram: Counter per latency bin of interactive first tokens.
+        engine_ttft_histograms: The same per variant, from dispatch instead of arrival.
+        tpot_histograms: Counter per variant and latency bin of interactive completions.
         replicas: Every ready replica.
     """
 
@@ -84,14 +87,16 @@ class Scrape:
     completed_input_tokens: tuple[int, ...]
     completed_output_tokens: tuple[int, ...]
     lost_requests: tuple[int, ...]
-    dispatched_requests: int
-    queue_wait_sum_seconds: float
+    in_flight_requests: int
+    arrival_dispersion: float | None
     generated_tokens: tuple[int, ...]
     prefilled_tokens: tuple[int, ...]
     cached_tokens: tuple[int, ...]
     preemptions: tuple[int, ...]
+    wait_histogram: NDArray[np.int64]
     ttft_histogram: NDArray[np.int64]
-    tpot_histogram: NDArray[np.int64]
+    engine_ttft_histograms: NDArray[np.int64]
+    tpot_histograms: NDArray[np.int64]
     replicas: tuple[ReplicaGauges, ...]
 
 
@@ -102,26 +107,27 @@ class VariantCounts:
     Attributes:
         name: The variant.
         ready: Serve.
-        starting_expected_seconds: For each starting replica, when it should serve: its start
-            plus the variant's median cold start, since nobody knows the draw.
+        starting_seconds: For each starting replica, when it was provisioned.
         draining: Finish what they have.
         price_usd_per_hour: Of one replica, now.
         not_obtained: Spot replicas asked for at the last tick and not given.
+        reclaimed: Replicas the market has taken back so far.
         cold_starts_seconds: Cold starts measured so far, oldest first.
     """
 
     name: str
     ready: int
-    starting_expected_seconds: tuple[float, ...]
+    starting_seconds: tuple[float, ...]
     draining: int
     price_usd_per_hour: float
     not_obtained: int
+    reclaimed: int
     cold_starts_seconds: tuple[float, ...]
 
     @property
     def current(self) -> int:
         """Ready plus starting: what a desired count is compared with."""
-        return self.ready + len(self.starting_expected_seconds)
+        return self.ready + len(self.starting_seconds)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,0 +1,279 @@
+"""Finds the cheapest schedule that meets a share of the objective, in the simulator itself.
+
+Plan with a price on every predicted miss, run the plan, learn from the run what
+each slot really misses at its count, adjust the price, and plan again. Every run
+that meets the share is a candidate; the cheapest is kept. A plan alone would be
+a bound on its own model only; running it makes it one on the metric that
+policies are judged by. Runs of policies are learned from and are candidates
+too: whoever knows the future can do what they did.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trierarch.simulation.clairvoyant.miss_table import MissTable
+from trierarch.simulation.clairvoyant.planning import SwitchingCost, plan
+from trierarch.simulation.clairvoyant.schedule import (
+    ReplayController,
+    ScheduleController,
+    ready_counts,
+)
+from trierarch.simulation.fleet.setup import SECONDS_PER_HOUR, FleetSetup
+from trierarch.simulation.fleet.simulator import RunResult, simulate, window_seconds
+from trierarch.simulation.fleet.spot_market import build_changes
+from trierarch.simulation.summary import RunSummary, met_objective, summarize
+from trierarch.simulation.traces.trace import Tier, Trace
+
+LOAD_FACTORS = (1.0, 1.15, 1.35, 1.8)
+"""Replicas over the work that arrives, for the first runs that fill the table."""
+REFINEMENTS = 8
+"""Plans made with the table; each costs one run."""
+PRICE_HALVINGS = 30
+"""Bisection steps for the price of a miss; doubles hold no more that matters."""
+LONGEST_SLOT_SECONDS = 300.0
+SLOTS_WANTED = 240
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """The cheapest run that met the share, or the best-attaining one if none did."""
+
+    result: RunResult
+    summary: RunSummary
+    is_feasible: bool
+
+    def replay(self) -> ReplayController:
+        """Return a controller that does the same again."""
+        return ReplayController(self.result.moments)
+
+
+def slot_length_seconds(setup: FleetSetup, trace: Trace) -> float:
+    """Return a slot of whole ticks: short for an hour, five minutes for a day."""
+    wanted = min(LONGEST_SLOT_SECONDS, trace.duration_seconds / SLOTS_WANTED)
+    return max(1.0, round(wanted / setup.tick_seconds)) * setup.tick_seconds
+
+
+class ClairvoyantSearch:
+    """One search on one fleet, trace and seed."""
+
+    def __init__(
+        self, setup: FleetSetup, trace: Trace, *, attainment_ratio: float, seed: int
+    ) -> None:
+        self._setup = setup
+        self._trace = trace
+        self._seed = seed
+        self._attainment = attainment_ratio
+        self._slot_seconds = slot_length_seconds(setup, trace)
+        self._slots = math.ceil(window_seconds(setup, trace) / self._slot_seconds)
+        self._is_interactive = trace.tiers != Tier.FLEX
+        slots_of_requests = (trace.arrival_seconds / self._slot_seconds).astype(np.int64)
+        self._request_slots = slots_of_requests
+        arrived = np.bincount(slots_of_requests[self._is_interactive], minlength=self._slots)
+        self._load = self._offered_load()
+        needed = math.ceil(self._load.max() * max(LOAD_FACTORS)) + 2
+        limits = [variant.maximum_replicas for variant in setup.variants]
+        initial = setup.initial_replicas or tuple(v.minimum_replicas for v in setup.variants)
+        most = max(needed, *initial)
+        self._initial = tuple(initial)
+        self._sizes = tuple(min(limit, most) + 1 for limit in limits)
+        self._table = MissTable(arrived.astype(np.float64), sum(self._sizes))
+        self._budget = (1.0 - attainment_ratio) * float(self._is_interactive.sum())
+        self._drain_seconds = 0.0
+        self._flex_reward = 0.0
+        self.best: Found | None = None
+
+    def learn(self, result: RunResult) -> None:
+        """Take a run of any policy as evidence and as a candidate."""
+        counts = ready_counts(result.moments, self._slot_seconds, self._slots)
+        _, _, met = met_objective(result)
+        missed = self._is_interactive & ~met
+        misses = np.bincount(self._request_slots[missed], minlength=self._slots)
+        self._table.learn(counts.sum(axis=1), misses.astype(np.float64))
+        drains = [
+            life.released_seconds - life.drain_seconds
+            for life in result.lives
+            if life.drain_seconds < result.window_seconds and not life.reclaimed
+        ]
+        if drains:
+            self._drain_seconds = float(np.mean(drains))
+        self._offer(result)
+
+    def run(self, *, progress: Callable[[float], None] | None = None) -> Found:
+        """Search and return the cheapest schedule found."""
+        total = len(LOAD_FACTORS) + REFINEMENTS
+        for done, factor in enumerate(LOAD_FACTORS):
+            self.learn(self._try(self._counts_for_load(factor)))
+            _report(progress, (done + 1) / total)
+        caution = 1.0
+        for done in range(REFINEMENTS):
+            summary, result = self._refine(caution)
+            missed = (1.0 - summary.slo_attainment.both) * float(self._is_interactive.sum())
+            caution *= min(1.3, max(0.6, (self._budget + 1.0) / (missed + 1.0))) ** 0.7
+            self._adjust_flex(summary)
+            self.learn(result)
+            _report(progress, (len(LOAD_FACTORS) + done + 1) / total)
+        if self.best is None:
+            raise RuntimeError("the search made no run")
+        return self.best
+
+    def _refine(self, caution: float) -> tuple[RunSummary, RunResult]:
+        counts = self._plan_for_budget(self._budget * caution)
+        result = self._try(counts)
+        return summarize(result), result
+
+    def _try(self, counts: NDArray[np.int64]) -> RunResult:
+        controller = ScheduleController(counts, self._slot_seconds)
+        return simulate(self._setup, self._trace, controller, seed=self._seed)
+
+    def _offer(self, result: RunResult) -> None:
+        summary = summarize(result)
+        is_feasible = summary.slo_attainment.both >= self._attainment and (
+            summary.flex_attainment is None or summary.flex_attainment >= self._attainment
+        )
+        candidate = Found(result, summary, is_feasible)
+        if self.best is None or _rank(candidate) < _rank(self.best):
+            self.best = candidate
+
+    def _adjust_flex(self, summary: RunSummary) -> None:
+        """Pay for idle capacity until it holds the flex work, and no longer than that."""
+        if summary.flex_attainment is None:
+            return
+        price = min(variant.price.at(0.0) for variant in self._setup.variants)
+        step = price * self._slot_seconds / SECONDS_PER_HOUR / 8
+        if summary.flex_attainment < self._attainment:
+            self._flex_reward += step
+        else:
+            self._flex_reward = max(0.0, self._flex_reward - step / 4)
+
+    def _offered_load(self) -> NDArray[np.float64]:
+        """Return busy replicas per slot, decoding spread over the time it takes."""
+        trace, service = self._trace, self._setup.variants[0].service
+        keep = self._is_interactive
+        work = service.request_work_seconds(trace.input_tokens[keep], trace.output_tokens[keep])
+        pace = service.step_time_seconds(decoding=service.maximum_requests)
+        start = trace.arrival_seconds[keep]
+        end = start + np.maximum(trace.output_tokens[keep] * pace, self._setup.tick_seconds)
+        return spread_work(work, start, end, self._slot_seconds, self._slots)
+
+    def _counts_for_load(self, factor: float) -> NDArray[np.int64]:
+        total = np.maximum(np.ceil(self._load * factor), 1).astype(np.int64)
+        counts = np.zeros((self._slots, len(self._sizes)), np.int64)
+        left = total
+        limits = self._limits()
+        order = np.argsort([variant.price.at(0.0) for variant in self._setup.variants])
+        for variant in order:
+            counts[:, variant] = np.minimum(left, limits[:, variant])
+            left = left - counts[:, variant]
+        minimum = np.array([variant.minimum_replicas for variant in self._setup.variants])
+        return np.asarray(np.maximum(counts, minimum))
+
+    def _limits(self) -> NDArray[np.int64]:
+        """Return how many replicas of each variant each slot allows."""
+        limits = np.tile(np.array(self._sizes) - 1, (self._slots, 1))
+        for index, variant in enumerate(self._setup.variants):
+            if variant.supply is None:
+                continue
+            end = self._slots * self._slot_seconds
+            for change in build_changes(variant.supply, end):
+                slot = int(change.at_seconds / self._slot_seconds)
+                available = min(change.available_replicas, self._sizes[index] - 1)
+                limits[slot, index] = min(limits[slot, index], available)
+                limits[slot + 1 :, index] = available
+        return limits
+
+    def _slot_costs(self, miss_price: float) -> NDArray[np.float64]:
+        misses = self._table.estimate()
+        axes = np.meshgrid(*(np.arange(size) for size in self._sizes), indexing="ij")
+        total = sum(axes)
+        costs = miss_price * misses[:, total]
+        middles = (np.arange(self._slots) + 0.5) * self._slot_seconds
+        limits = self._limits()
+        shape = (self._slots, *(1,) * len(self._sizes))
+        for index, variant in enumerate(self._setup.variants):
+            prices = np.array([variant.price.at(at) for at in middles]).reshape(shape)
+            costs = costs + axes[index] * prices * (self._slot_seconds / SECONDS_PER_HOUR)
+            too_many = axes[index] > limits[:, index].reshape(shape)
+            too_few = axes[index] < variant.minimum_replicas
+            costs[too_many | too_few] = np.inf
+        if self._flex_reward > 0.0:
+            idle = np.maximum(total - self._load.reshape(shape), 0.0)
+            costs = costs - self._flex_reward * np.minimum(idle, self._load.max())
+        return np.asarray(costs)
+
+    def _switching(self) -> list[SwitchingCost]:
+        return [
+            SwitchingCost(
+                start=variant.price.at(0.0) * variant.cold_start.median_seconds / SECONDS_PER_HOUR,
+                stop=variant.price.at(0.0) * self._drain_seconds / SECONDS_PER_HOUR,
+            )
+            for variant in self._setup.variants
+        ]
+
+    def _plan_for_budget(self, budget: float) -> NDArray[np.int64]:
+        """Return the plan whose predicted misses just fit, by bisecting the price of a miss."""
+        misses = self._table.estimate()
+        switching = self._switching()
+        low, high = 1e-9, 1e3
+        chosen: NDArray[np.int64] | None = None
+        for _ in range(PRICE_HALVINGS):
+            middle = math.sqrt(low * high)
+            counts = plan(self._slot_costs(middle), switching, self._initial).counts
+            predicted = misses[np.arange(self._slots), counts.sum(axis=1)].sum()
+            if predicted <= budget:
+                chosen, high = counts, middle
+            else:
+                low = middle
+            if high / low < 1.02:
+                break
+        if chosen is None:
+            chosen = plan(self._slot_costs(high), switching, self._initial).counts
+        return chosen
+
+
+def spread_work(
+    work: NDArray[np.float64],
+    start_seconds: NDArray[np.float64],
+    end_seconds: NDArray[np.float64],
+    slot_seconds: float,
+    slots: int,
+) -> NDArray[np.float64]:
+    """Return the mean work under way per slot, each piece spread evenly from start to end."""
+    edges: NDArray[np.float64] = np.arange(slots + 1, dtype=np.float64) * slot_seconds
+    rate = work / (end_seconds - start_seconds)
+    # The integral of the running rate up to each edge, from sorted starts and ends.
+    done = _integral(start_seconds, rate, edges) - _integral(end_seconds, rate, edges)
+    return np.asarray(np.diff(done) / slot_seconds)
+
+
+def _integral(
+    times: NDArray[np.float64], rates: NDArray[np.float64], edges: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the sum of ``rate x (edge - time)`` over all times before each edge."""
+    order = np.argsort(times, kind="stable")
+    times, rates = times[order], rates[order]
+    rate_sums = np.concatenate(([0.0], np.cumsum(rates)))
+    moment_sums = np.concatenate(([0.0], np.cumsum(rates * times)))
+    places = np.searchsorted(times, edges)
+    return np.asarray(edges * rate_sums[places] - moment_sums[places])
+
+
+def _rank(found: Found) -> tuple[bool, float]:
+    if found.is_feasible:
+        return (False, found.summary.cost_usd)
+    return (True, -found.summary.slo_attainment.both)
+
+
+def _report(progress: Callable[[float], None] | None, share: float) -> None:
+    if progress is not None:
+        progress(share)
+
+
+def best_of(candidates: Sequence[Found]) -> Found:
+    """Return the cheapest that met the share, or the best-attaining one."""
+    return min(candidates, key=_rank)

@@ -1,0 +1,119 @@
+"""Runs a policy, or the whole decision pipeline, inside the simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from trierarch.autoscaling.policy import Policy
+from trierarch.autoscaling.specification import (
+    Behavior,
+    CapacityType,
+    LatencyObjective,
+    ScalingSpec,
+    ServicePrior,
+    VariantSpec,
+)
+from trierarch.core.identifiers import VariantName
+from trierarch.simulation.fleet.replicas import ReplicaPool
+from trierarch.simulation.fleet.setup import FleetSetup
+from trierarch.simulation.fleet.snapshot import FleetSnapshot
+from trierarch.simulation.observing import ObservationBuilder
+
+StateT = TypeVar("StateT")
+
+
+class PolicyController(Generic[StateT]):
+    """A policy on its own: its recommendation is what the fleet is told.
+
+    Peers' own stabilization is part of their law, so nothing is put behind it but the bounds
+    of the variants.
+    """
+
+    def __init__(self, policy: Policy[StateT], *, name: str | None = None) -> None:
+        self._policy = policy
+        self._state = policy.initial_state()
+        self.name = name or policy.name
+        self.tick_seconds = policy.interval_seconds
+        self._builder: ObservationBuilder | None = None
+
+    def begin(self, setup: FleetSetup, pool: ReplicaPool) -> None:
+        """Forget everything; the pool is not looked at."""
+        self._builder = ObservationBuilder(setup)
+        self._state = self._policy.initial_state()
+
+    def decide(self, snapshot: FleetSnapshot) -> Sequence[int]:
+        """Return the policy's recommendation."""
+        if self._builder is None:
+            raise RuntimeError("begin() comes before decide()")
+        observation = self._builder.build(snapshot)
+        recommendation, self._state = self._policy.recommend(observation, self._state)
+        return desired_counts(snapshot, recommendation.replicas)
+
+
+def desired_counts(snapshot: FleetSnapshot, replicas: Mapping[VariantName, int]) -> list[int]:
+    """Return counts in the fleet's order; a variant left out keeps what it has."""
+    return [
+        int(replicas.get(VariantName(counts.name), counts.current)) for counts in snapshot.variants
+    ]
+
+
+def build_spec(setup: FleetSetup, overrides: Mapping[str, Any] | None = None) -> ScalingSpec:
+    """Return what an operator of this fleet would write down.
+
+    The service prior is the fleet's own model without its quadratic term: what a profile run
+    gives. Cold starts are believed to take their median.
+
+    Args:
+        setup: The fleet.
+        overrides: Values by dotted field name, for example ``behavior.backlog_drain_seconds``.
+
+    Raises:
+        ValueError: If a field does not exist or its value is refused.
+    """
+    spec = ScalingSpec(
+        variants=tuple(
+            VariantSpec(
+                name=VariantName(variant.name),
+                capacity_type=CapacityType(variant.capacity_type),
+                accelerator=variant.accelerator,
+                min_replicas=variant.minimum_replicas,
+                max_replicas=variant.maximum_replicas,
+                cold_start_seconds=max(1.0, variant.cold_start.median_seconds),
+                max_running_requests=variant.service.maximum_requests,
+                kv_capacity_tokens=variant.service.kv_limit_tokens,
+                service_prior=ServicePrior(
+                    step_seconds=variant.service.step_seconds,
+                    expert_seconds=variant.service.expert_seconds,
+                    expert_share_ratio=variant.service.expert_share_ratio,
+                    prefill_token_seconds=variant.service.prefill_token_seconds,
+                    decode_token_seconds=variant.service.decode_token_seconds,
+                    context_token_seconds=variant.service.context_token_seconds,
+                ),
+            )
+            for variant in setup.variants
+        ),
+        slo=LatencyObjective(
+            ttft_seconds=setup.objective.ttft_seconds,
+            tpot_seconds=setup.objective.tpot_seconds,
+            percentile=setup.objective.percentile,
+        ),
+        behavior=Behavior(interval_seconds=setup.tick_seconds),
+    )
+    document = spec.model_dump()
+    for path, value in (overrides or {}).items():
+        _set(document, path, value)
+    return ScalingSpec.model_validate(document)
+
+
+def _set(document: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    place = document
+    for parent in parents:
+        inner = place.get(parent)
+        if inner is None and parent in place:
+            inner = place[parent] = {}
+        if not isinstance(inner, dict):
+            raise ValueError(f"there is no field {path!r}")
+        place = inner
+    place[last] = value
