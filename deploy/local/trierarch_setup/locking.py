@@ -62,7 +62,7 @@ def lock(place: Layout, arguments: list[str]) -> None:
     with locked(place, sys.stdout) as descriptor:
         session = Session(place, os.environ, sys.stdout, descriptor)
         ensure_uv(session)
-        resolved = place.work / "resolved.lock"
+        resolved = place.work / "all.lock"
         # What is locked now is where the resolver starts, so that nothing moves without need.
         resolved.write_text("".join(p.read_text() for p in (everything, torch) if p.exists()))
         extras = tomllib.loads(project.read_text())["project"]["optional-dependencies"]
@@ -81,7 +81,7 @@ def lock(place: Layout, arguments: list[str]) -> None:
 
 def _compile(session: Session, options: list[str], output: Path, arguments: list[str]) -> None:
     """Resolve requirements into a file with hashes and without index addresses."""
-    step = session.step(f"Resolving {output.stem}")
+    step = session.step(f"Resolving {output.name}")
     form = "--quiet --universal --generate-hashes --no-annotate --no-header"
     form += f" --no-emit-index-url --no-emit-find-links --python-version {OLDEST_PYTHON}"
     session.uv_pip(["compile", *options, *form.split(), *arguments, "-o", str(output)], step)
