@@ -147,6 +147,13 @@ class RateCard:
             for key, group in self._by_key.items()
         }
         self.tier_factors: dict[ServiceTier, Decimal] = dict(tier_factors or {})
+        # Multiplied once: a charge is made on the path of every request.
+        self._factored = {
+            (model, tier): [e.times(self.tier_factors.get(tier, Decimal(1))) for e in group]
+            for (model, no_tier), group in self._by_key.items()
+            if no_tier is None
+            for tier in ServiceTier
+        }
 
     def __iter__(self) -> Iterator[RateEntry]:
         """Iterate by model, then tier, then date."""
@@ -164,20 +171,17 @@ class RateCard:
     def find(self, model: str, tier: ServiceTier, at_unix_seconds: float) -> RateEntry | None:
         """Return the rate that holds for a model and tier, factor applied, or None."""
         for name in (model, ANY_MODEL):
-            entry = self._holding((name, tier), at_unix_seconds)
-            if entry is not None:
-                return entry
-            entry = self._holding((name, None), at_unix_seconds)
-            if entry is not None:
-                return entry.times(self.tier_factors.get(tier, Decimal(1)))
+            index = self._index((name, tier), at_unix_seconds)
+            if index >= 0:
+                return self._by_key[name, tier][index]
+            index = self._index((name, None), at_unix_seconds)
+            if index >= 0:
+                return self._factored[name, tier][index]
         return None
 
-    def _holding(self, key: _Key, at_unix_seconds: float) -> RateEntry | None:
-        starts = self._starts.get(key)
-        if starts is None:
-            return None
-        index = bisect.bisect_right(starts, at_unix_seconds) - 1
-        return self._by_key[key][index] if index >= 0 else None
+    def _index(self, key: _Key, at_unix_seconds: float) -> int:
+        """Return which entry of a key holds; below zero if none does."""
+        return bisect.bisect_right(self._starts.get(key, ()), at_unix_seconds) - 1
 
     def charge(
         self,

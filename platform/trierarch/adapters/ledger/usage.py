@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from decimal import Decimal
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, select, update
+from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from trierarch.adapters.ledger.instants import to_microseconds
@@ -20,17 +19,45 @@ from trierarch.core.usage import UsageRecord
 from trierarch.cost.exact import exact_sum
 from trierarch.ports import TenantUsage
 
-ROWS_PER_INSERT = 500
-"""17 columns each: well below SQLite's limit of 32,766 values in one statement."""
+NOTHING_USED = TenantUsage(0, TokenCounts(), ZERO_USD)
+"""The total of a tenant that never sent a request."""
+
+_Insert = sqlite.Insert | postgresql.Insert
+
+# Statements are built once: settling runs beside the gateway's event loop all the time,
+# and building costs more than running them. Values always go beside the statement.
+_SELECT_TOTALS = select(
+    TenantTotalRow.tenant,
+    TenantTotalRow.requests,
+    TenantTotalRow.input_tokens,
+    TenantTotalRow.cached_tokens,
+    TenantTotalRow.output_tokens,
+    TenantTotalRow.reasoning_tokens,
+    TenantTotalRow.charge,
+    TenantTotalRow.currency,
+).where(TenantTotalRow.tenant.in_(bindparam("tenants", expanding=True)))
 
 
-def insert_ignoring(
-    dialect: Dialect, table: type[UsageRow | TenantTotalRow]
-) -> sqlite.Insert | postgresql.Insert:
-    """Return an INSERT that leaves rows that exist as they are."""
-    if dialect.name == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    return sqlite.insert(table).on_conflict_do_nothing()
+def _insert(dialect_name: str, table: type[UsageRow | TenantTotalRow]) -> _Insert:
+    return postgresql.insert(table) if dialect_name == "postgresql" else sqlite.insert(table)
+
+
+@functools.cache
+def _insert_new_usage(dialect_name: str) -> Any:
+    """Return an INSERT that passes over known requests and returns the ids of new ones."""
+    insert = _insert(dialect_name, UsageRow).on_conflict_do_nothing()
+    return insert.returning(UsageRow.request_id)
+
+
+@functools.cache
+def _write_totals(dialect_name: str) -> Any:
+    """Return an INSERT that overwrites a tenant's total."""
+    insert = _insert(dialect_name, TenantTotalRow)
+    columns = [column.name for column in TenantTotalRow.__table__.columns]
+    return insert.on_conflict_do_update(
+        index_elements=["tenant"],
+        set_={name: insert.excluded[name] for name in columns if name != "tenant"},
+    )
 
 
 def _row(record: UsageRecord) -> dict[str, Any]:
@@ -44,13 +71,22 @@ def _row(record: UsageRecord) -> dict[str, Any]:
         "variant": record.variant,
         "tier": record.tier.value,
         "outcome": record.outcome.value,
-        **dataclasses.asdict(record.tokens),
+        **_token_columns(record.tokens),
         "charge": record.charge.amount,
         "currency": record.charge.currency,
         "replica_id": record.replica_id,
         "trace_id": record.trace_id,
         "started_unix_microseconds": to_microseconds(record.started_unix_seconds),
         "finished_unix_microseconds": to_microseconds(record.finished_unix_seconds),
+    }
+
+
+def _token_columns(tokens: TokenCounts) -> dict[str, int]:
+    return {
+        "input_tokens": tokens.input_tokens,
+        "cached_tokens": tokens.cached_tokens,
+        "output_tokens": tokens.output_tokens,
+        "reasoning_tokens": tokens.reasoning_tokens,
     }
 
 
@@ -62,14 +98,12 @@ def insert_usage(connection: Connection, records: Iterable[UsageRecord]) -> list
     first: dict[str, UsageRecord] = {}
     for record in records:
         first.setdefault(record.request_id, record)
-    rows = [_row(record) for record in first.values()]
-    new: list[UsageRecord] = []
-    for index in range(0, len(rows), ROWS_PER_INSERT):
-        statement = insert_ignoring(connection.dialect, UsageRow).values(
-            rows[index : index + ROWS_PER_INSERT]
-        )
-        inserted = connection.scalars(statement.returning(UsageRow.request_id))
-        new += [first[request_id] for request_id in inserted]
+    if not first:
+        return []
+    inserted = connection.scalars(
+        _insert_new_usage(connection.dialect.name), [_row(record) for record in first.values()]
+    )
+    new = [first[request_id] for request_id in inserted]
     _add_to_totals(connection, new)
     return new
 
@@ -78,41 +112,47 @@ def _add_to_totals(connection: Connection, new: Sequence[UsageRecord]) -> None:
     by_tenant: dict[TenantId, list[UsageRecord]] = defaultdict(list)
     for record in new:
         by_tenant[record.tenant].append(record)
+    if not by_tenant:
+        return
+    totals = _totals(connection, by_tenant)
+    rows = []
     for tenant, records in sorted(by_tenant.items()):
-        before = tenant_usage(connection, tenant)
-        if before.requests == 0:
-            start = {"tenant": tenant, "requests": 0, "charge": Decimal(0)}
-            start |= dataclasses.asdict(TokenCounts()) | {"currency": ZERO_USD.currency}
-            connection.execute(insert_ignoring(connection.dialect, TenantTotalRow).values(start))
+        before = totals.get(tenant, NOTHING_USED)
         tokens = sum((record.tokens for record in records), before.tokens)
         charges = (record.charge.amount for record in records)
-        connection.execute(
-            update(TenantTotalRow)
-            .where(TenantTotalRow.tenant == tenant)
-            .values(
-                requests=before.requests + len(records),
-                charge=exact_sum([before.spend.amount, *charges]),
-                **dataclasses.asdict(tokens),
-            )
+        rows.append(
+            {
+                "tenant": tenant,
+                "requests": before.requests + len(records),
+                **_token_columns(tokens),
+                "charge": exact_sum([before.spend.amount, *charges]),
+                "currency": before.spend.currency,
+            }
         )
+    connection.execute(_write_totals(connection.dialect.name), rows)
+
+
+def _totals(connection: Connection, tenants: Collection[TenantId]) -> dict[TenantId, TenantUsage]:
+    rows = connection.execute(_SELECT_TOTALS, {"tenants": list(tenants)})
+    return {
+        TenantId(tenant): TenantUsage(
+            requests,
+            TokenCounts(input_tokens, cached_tokens, output_tokens, reasoning_tokens),
+            Money(charge, currency),
+        )
+        for (
+            tenant,
+            requests,
+            input_tokens,
+            cached_tokens,
+            output_tokens,
+            reasoning_tokens,
+            charge,
+            currency,
+        ) in rows
+    }
 
 
 def tenant_usage(connection: Connection, tenant: TenantId) -> TenantUsage:
     """Return a tenant's totals; zeros if it never sent a request."""
-    total = connection.execute(
-        select(
-            TenantTotalRow.requests,
-            TenantTotalRow.input_tokens,
-            TenantTotalRow.cached_tokens,
-            TenantTotalRow.output_tokens,
-            TenantTotalRow.reasoning_tokens,
-            TenantTotalRow.charge,
-            TenantTotalRow.currency,
-        ).where(TenantTotalRow.tenant == tenant)
-    ).one_or_none()
-    if total is None:
-        return TenantUsage(0, TokenCounts(), ZERO_USD)
-    tokens = TokenCounts(
-        total.input_tokens, total.cached_tokens, total.output_tokens, total.reasoning_tokens
-    )
-    return TenantUsage(total.requests, tokens, Money(total.charge, total.currency))
+    return _totals(connection, [tenant]).get(tenant, NOTHING_USED)

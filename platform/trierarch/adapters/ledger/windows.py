@@ -11,7 +11,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from trierarch.adapters.ledger.capacity import Touched, load_intervals
 from trierarch.adapters.ledger.instants import MICROSECONDS_PER_SECOND, to_microseconds
@@ -31,6 +31,11 @@ from trierarch.cost.allocation import (
 )
 from trierarch.cost.exact import exact_sum
 from trierarch.cost.unit_cost import ServingWeights
+
+_CLOSED_UNTIL = select(func.max(WindowRow.end_unix_microseconds)).where(
+    WindowRow.model == bindparam("model")
+)
+"""Built once: it runs with every settlement."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -152,9 +157,7 @@ def load_windows(
 
 def last_rule(connection: Connection, model: ModelName) -> AllocationRule:
     """Return the rule of a model's last window, or the default if it has none."""
-    last = connection.scalar(
-        select(func.max(WindowRow.end_unix_microseconds)).where(WindowRow.model == model)
-    )
+    last = connection.scalar(_CLOSED_UNTIL, {"model": model})
     if last is None:
         return AllocationRule()
     return load_windows(connection, model, since_unix_microseconds=last - 1)[-1].rule
@@ -261,9 +264,7 @@ def mark_stale(connection: Connection, new: Sequence[UsageRecord]) -> None:
     for record in new:
         by_model[record.model].append(record)
     for model, records in by_model.items():
-        closed_until = connection.scalar(
-            select(func.max(WindowRow.end_unix_microseconds)).where(WindowRow.model == model)
-        )
+        closed_until = connection.scalar(_CLOSED_UNTIL, {"model": model})
         for record in records:
             started = to_microseconds(record.started_unix_seconds)
             if closed_until is None or started >= closed_until:
@@ -293,9 +294,7 @@ def next_due(
     before_unix_microseconds: int,
 ) -> tuple[int, int] | None:
     """Return the next window on the grid that has capacity and is over, or None."""
-    closed_until = connection.scalar(
-        select(func.max(WindowRow.end_unix_microseconds)).where(WindowRow.model == model)
-    )
+    closed_until = connection.scalar(_CLOSED_UNTIL, {"model": model})
     until = func.coalesce(
         CapacityRow.ended_unix_microseconds, CapacityRow.heartbeat_unix_microseconds
     )
