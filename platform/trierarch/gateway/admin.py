@@ -119,13 +119,16 @@ class AdminServer(uvicorn.Server):
 
 def build_admin_server(app: Starlette) -> AdminServer:
     """Return a server for the admin application."""
-    return AdminServer(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-            server_header=False,
-        )
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+        server_header=False,
     )
+    # Imports its protocols now and not on the running event loop.
+    config.load()
+    return AdminServer(config)

@@ -264,7 +264,8 @@ class Exchange:
         except UpstreamFailure as failure:
             return failure
         finally:
-            if relay.done.done():
+            # A cancelled wait means that the answer still runs: whoever cancelled closes it.
+            if relay.done.done() and not relay.done.cancelled():
                 connection.resume()
                 self._upstream = None
 

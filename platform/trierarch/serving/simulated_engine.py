@@ -119,12 +119,13 @@ class SimulatedEngine:
         self._scheduler = SimulatedScheduler(service, self._metrics, clock)
         self._created = itertools.repeat(int(clock.unix_seconds()))
 
-    def build_app(self) -> Starlette:
-        """Return the ASGI application."""
+    def build_app(self, announce: Callable[[], None] = lambda: None) -> Starlette:
+        """Return the ASGI application; it calls ``announce`` when it can serve."""
 
         @contextlib.asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
             task = asyncio.create_task(self._scheduler.run())
+            asyncio.get_running_loop().call_later(0.0, announce)
             yield
             task.cancel()
 
@@ -448,9 +449,12 @@ def main(arguments: Sequence[str]) -> int:
         )
         return 2
     port = listener.getsockname()[1]
-    sys.stdout.write(f"simulated engine listens on http://{options.host}:{port}\n")
-    sys.stdout.flush()
-    app = SimulatedEngine(options.model, service, SystemClock()).build_app()
+
+    def announce() -> None:
+        sys.stdout.write(f"simulated engine listens on http://{options.host}:{port}\n")
+        sys.stdout.flush()
+
+    app = SimulatedEngine(options.model, service, SystemClock()).build_app(announce)
     config = uvicorn.Config(app, log_level="warning", access_log=False, loop="uvloop")
     uvicorn.Server(config).run(sockets=[listener])
     return 0
