@@ -131,7 +131,7 @@ def test_capacity_that_changes_a_closed_window_splits_it_in_the_same_transaction
 def test_drift_shows_what_does_not_add_up(served):
     served.allocate_window("m", NOW, NOW + 100)
     sql(served, "UPDATE allocations SET amount = '0.050000000001' WHERE part = 'serving'")
-    assert served.ledger_drift() == Money.of("0.010000000001")
+    assert served.ledger_drift() == Money.of("-0.010000000001")
     assert served.ledger_drift(NOW + 100) == ZERO, "only windows that end later"
 
 
@@ -227,6 +227,23 @@ def test_spend_rate_of_a_model_that_never_ran_is_zero_with_a_missing_unit_cost(l
     rate = ledger.spend_rate("m", 60.0)
     assert (rate.usd_per_hour, rate.tokens_per_hour, rate.observed_seconds) == (0, 0.0, 0.0)
     assert isinstance(rate.unit_cost, UnitCostMissing)
+
+
+def test_spend_of_one_variant(ledger, clock, unit, usage):
+    ledger.begin_capacity(unit("r1", variant="v"), state=ReplicaState.READY)
+    ledger.begin_capacity(unit("r2", variant="w", usd="7.2", count=2))
+    ledger.begin_capacity(unit("r3", variant="w", usd="7.2", count=2))
+    clock.advance(100)
+    ledger.heartbeat(["r1", "r2", "r3"])
+    ledger.record_usage([usage("q1", start=NOW + 10)])
+    cheap, dear = (ledger.spend_rate("m", 600.0, variant=variant) for variant in ("v", "w"))
+    assert (cheap.usd_per_hour, dear.usd_per_hour) == (Decimal("3.6"), Decimal("28.8"))
+    assert (cheap.tokens.total_tokens, dear.tokens.total_tokens) == (120, 0)
+    assert dear.current_usd_per_hour == Decimal("28.8")
+    assert [(s.variant, s.replicas, s.usd_per_hour) for s in ledger.current_spend()] == [
+        ("v", 1, Decimal("3.6")),
+        ("w", 2, Decimal("28.8")),
+    ]
 
 
 # Whatever happens, in whatever order

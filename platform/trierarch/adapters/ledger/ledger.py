@@ -25,11 +25,11 @@ from trierarch.adapters.ledger.capacity import CapacityUnit, ObservedReplica, To
 from trierarch.adapters.ledger.database import BUSY_SECONDS, Database
 from trierarch.adapters.ledger.instants import to_microseconds
 from trierarch.adapters.ledger.keys import StoredKey
-from trierarch.adapters.ledger.reports import SpendRate
+from trierarch.adapters.ledger.reports import CurrentSpend, SpendRate
 from trierarch.adapters.price_files import load_default_prices
 from trierarch.core.clock import Clock
 from trierarch.core.errors import InvalidInput
-from trierarch.core.identifiers import KeyId, ModelName, ReplicaId, TenantId
+from trierarch.core.identifiers import KeyId, ModelName, ReplicaId, TenantId, VariantName
 from trierarch.core.quantities import Money
 from trierarch.core.replicas import ReplicaState
 from trierarch.core.usage import UsageRecord
@@ -246,7 +246,7 @@ class Ledger:
             return True
 
     def ledger_drift(self, since_unix_seconds: float = 0.0) -> Money:
-        """Return stored parts minus capacity cost over closed windows: 0, or a defect.
+        """Return capacity cost minus stored parts over closed windows: 0, or a defect.
 
         Both sides are counted from their own tables. Give a recent ``since`` where it is
         asked often: the whole history of a busy ledger takes seconds.
@@ -271,13 +271,32 @@ class Ledger:
             return reports.report(connection, by, since_unix_seconds, until)
 
     def spend_rate(
-        self, model: ModelName, window_seconds: float, weights: ServingWeights | None = None
+        self,
+        model: ModelName,
+        window_seconds: float,
+        *,
+        variant: VariantName | None = None,
+        weights: ServingWeights | None = None,
     ) -> SpendRate:
-        """Return how fast a model spent and served in the window that ends now."""
+        """Return how fast a model, or one variant of it, spent and served until now.
+
+        Args:
+            model: Served model name.
+            window_seconds: Length of the window that ends now.
+            variant: None counts all of them together.
+            weights: What each class of token costs to serve; the published ones if None.
+        """
         if not window_seconds > 0:
             raise InvalidInput(f"a window must be longer than zero seconds, got {window_seconds}")
         with self._database.read() as connection:
-            return reports.spend_rate(connection, model, self._at(None), window_seconds, weights)
+            return reports.spend_rate(
+                connection, model, variant, self._at(None), window_seconds, weights
+            )
+
+    def current_spend(self) -> list[CurrentSpend]:
+        """Return what the replicas that exist now cost per hour, by variant."""
+        with self._database.read() as connection:
+            return reports.current_spend(connection)
 
     # Decisions
 

@@ -8,6 +8,7 @@ report is complete at any moment and its parts always add up.
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 
@@ -31,6 +32,7 @@ from trierarch.core.identifiers import ModelName, TenantId, VariantName
 from trierarch.core.quantities import Money, TokenCounts
 from trierarch.cost.allocation import MICROSECONDS_PER_HOUR, AllocationRule, Part, capacity_cost
 from trierarch.cost.exact import RATIO, exact_product, exact_sum
+from trierarch.cost.prices import CapacityType
 from trierarch.cost.report import CostLine, Report, ReportBy, Subject, UsageLine, build_report
 from trierarch.cost.unit_cost import ServingWeights, UnitCost, UnitCostMissing, unit_cost
 
@@ -56,6 +58,17 @@ class SpendRate:
     tokens_per_hour: float
     current_usd_per_hour: Decimal
     unit_cost: UnitCost | UnitCostMissing
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CurrentSpend:
+    """What one variant costs per hour now, in whatever state its replicas are."""
+
+    model: ModelName
+    variant: VariantName
+    capacity_type: CapacityType
+    replicas: int
+    usd_per_hour: Decimal
 
 
 def usage_lines(
@@ -181,38 +194,70 @@ def first_entry(connection: Connection, default_unix_microseconds: int) -> int:
     return min((first for first in firsts if first is not None), default=default_unix_microseconds)
 
 
+def current_spend(connection: Connection) -> list[CurrentSpend]:
+    """Return what open intervals cost per hour, by model, variant and capacity type."""
+    query = select(
+        CapacityRow.model,
+        CapacityRow.variant,
+        CapacityRow.capacity_type,
+        CapacityRow.accelerators,
+        CapacityRow.usd_per_accelerator_hour,
+    ).where(CapacityRow.ended_unix_microseconds.is_(None))
+    per_hour: dict[tuple[str, str, str], list[Decimal]] = defaultdict(list)
+    for model, variant, capacity_type, accelerators, price in connection.execute(query):
+        cost = exact_product(Decimal(accelerators), price)
+        per_hour[model, variant, capacity_type].append(cost)
+    return [
+        CurrentSpend(
+            ModelName(model),
+            VariantName(variant),
+            CapacityType(capacity_type),
+            len(costs),
+            exact_sum(costs),
+        )
+        for (model, variant, capacity_type), costs in sorted(per_hour.items())
+    ]
+
+
 def spend_rate(
     connection: Connection,
     model: ModelName,
+    variant: VariantName | None,
     now_unix_microseconds: int,
     window_seconds: float,
     weights: ServingWeights | None,
 ) -> SpendRate:
     """Return how fast a model spent and served in the window that ends now."""
     start = now_unix_microseconds - to_microseconds(window_seconds)
-    intervals = load_intervals(connection, model, start, now_unix_microseconds)
+    intervals = [
+        interval
+        for interval in load_intervals(connection, model, start, now_unix_microseconds)
+        if variant in {None, interval.variant}
+    ]
     spend = capacity_cost(intervals, start, now_unix_microseconds)
     # A token that finishes at this instant belongs to this window, not to the next one.
     lines = usage_lines(connection, start, now_unix_microseconds + 1, model)
-    tokens = sum((line.tokens for line in lines), TokenCounts())
-    first = connection.scalar(
-        select(func.min(CapacityRow.started_unix_microseconds)).where(CapacityRow.model == model)
+    tokens = sum(
+        (line.tokens for line in lines if variant in {None, line.subject.variant}), TokenCounts()
     )
+    began = select(func.min(CapacityRow.started_unix_microseconds)).where(
+        CapacityRow.model == model
+    )
+    if variant is not None:
+        began = began.where(CapacityRow.variant == variant)
+    first = connection.scalar(began)
     observed = 0 if first is None else max(0, now_unix_microseconds - max(start, first))
-    current = connection.execute(
-        select(CapacityRow.accelerators, CapacityRow.usd_per_accelerator_hour).where(
-            CapacityRow.model == model, CapacityRow.ended_unix_microseconds.is_(None)
-        )
-    )
     hours = RATIO.divide(Decimal(observed), Decimal(MICROSECONDS_PER_HOUR))
     return SpendRate(
         spend=spend,
         tokens=tokens,
         observed_seconds=observed / MICROSECONDS_PER_SECOND,
         usd_per_hour=RATIO.divide(spend.amount, hours) if hours else Decimal(0),
-        tokens_per_hour=float(tokens.total_tokens / float(hours)) if hours else 0.0,
+        tokens_per_hour=tokens.total_tokens / float(hours) if hours else 0.0,
         current_usd_per_hour=exact_sum(
-            exact_product(Decimal(accelerators), price) for accelerators, price in current
+            current.usd_per_hour
+            for current in current_spend(connection)
+            if current.model == model and variant in {None, current.variant}
         ),
         unit_cost=unit_cost(spend, tokens, weights),
     )

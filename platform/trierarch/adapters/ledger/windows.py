@@ -315,7 +315,7 @@ def next_due(
 
 
 def drift(connection: Connection, since_unix_microseconds: int = 0) -> Money:
-    """Return stored parts minus capacity cost over all closed windows; 0, or a defect."""
+    """Return capacity cost minus stored parts over all closed windows; 0, or a defect."""
     query = (
         select(AllocationRow.amount)
         .join(WindowRow, WindowRow.id == AllocationRow.window_id)
@@ -333,4 +333,4 @@ def drift(connection: Connection, since_unix_microseconds: int = 0) -> Money:
         capacity_cost(load_intervals(connection, model, start, end), start, end).amount
         for model, start, end in spans
     ]
-    return Money(exact_sum([parts, *(-cost for cost in costs)]))
+    return Money(exact_sum([*costs, -parts]))
