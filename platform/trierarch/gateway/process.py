@@ -21,7 +21,7 @@ from trierarch.core.errors import InvalidInput, TrierarchError
 from trierarch.gateway.access_log import AccessEntry, write_access_lines
 from trierarch.gateway.books import LedgerBooks, open_books
 from trierarch.gateway.handler import GatewayParts
-from trierarch.gateway.server import GatewayServer, bind
+from trierarch.gateway.server import GatewayServer, bind, check_replica_settings
 from trierarch.gateway.telemetry import GatewayMetrics
 from trierarch.observability.logging import configure_logging
 from trierarch.observability.offload import BatchWriter
@@ -41,6 +41,7 @@ def run(settings: GatewaySettings, clock: Clock | None = None) -> int:
     configure_logging(settings.log_level)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     try:
+        check_replica_settings(settings)
         with contextlib.ExitStack() as stack:
             data = stack.enter_context(bind(settings.host, settings.port, "TRIERARCH_GATEWAY_PORT"))
             admin = stack.enter_context(

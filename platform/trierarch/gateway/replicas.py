@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import orjson
 
@@ -71,11 +71,9 @@ class HttpReplicaSource:
     """
 
     def __init__(self, url: str, pool: UpstreamPool) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
-            raise InvalidInput(f"'{url}' is not an http:// address of a replica list")
+        parts = parse_list_address(url)
         self._url = url
-        self._address: Address = (parts.hostname, parts.port or 80)
+        self._address: Address = (parts.hostname or "", parts.port or 80)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._request = (
             f"GET {target} HTTP/1.1\r\nhost: {parts.netloc}\r\naccept: application/json\r\n\r\n"
@@ -102,6 +100,22 @@ class HttpReplicaSource:
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise Unavailable(f"the replica list at {self._url} is not one: {error!r}") from error
         return found
+
+
+def parse_list_address(url: str) -> SplitResult:
+    """Return the parts of a replica list's address.
+
+    Raises:
+        InvalidInput: If it is not an http address.
+    """
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        raise InvalidInput(f"'{url}' is not an http:// address of a replica list")
+    return parts
 
 
 def parse_replica(entry: Mapping[str, Any]) -> ReplicaEndpoint:

@@ -13,7 +13,12 @@ from trierarch.core.errors import InvalidInput
 from trierarch.core.identifiers import ModelName
 from trierarch.gateway.admin import build_admin_app, build_admin_server
 from trierarch.gateway.handler import GatewayHandler, GatewayParts
-from trierarch.gateway.replicas import FixedReplicas, HttpReplicaSource, ReplicaDirectory
+from trierarch.gateway.replicas import (
+    FixedReplicas,
+    HttpReplicaSource,
+    ReplicaDirectory,
+    parse_list_address,
+)
 from trierarch.gateway.telemetry import GatewayMetrics
 from trierarch.gateway.wire.message import WireLimits
 from trierarch.gateway.wire.pool import UpstreamPool
@@ -57,6 +62,21 @@ def bind(host: str, port: int, what: str) -> socket.socket:
         raise InvalidInput(f"cannot listen on {host}:{port} ({what}): {error.strerror}") from error
     listener.setblocking(False)
     return listener
+
+
+def check_replica_settings(settings: GatewaySettings) -> None:
+    """Refuse settings that name no replicas.
+
+    Raises:
+        InvalidInput: If so.
+    """
+    if settings.static_replicas:
+        return
+    if not settings.replicas_url:
+        raise InvalidInput(
+            "no replicas: set TRIERARCH_GATEWAY_REPLICAS_URL or TRIERARCH_GATEWAY_STATIC_REPLICAS"
+        )
+    parse_list_address(settings.replicas_url)
 
 
 class GatewayServer:
@@ -117,13 +137,10 @@ class GatewayServer:
         self._admin_task: asyncio.Task[None] | None = None
 
     def _configured_source(self) -> ReplicaSource:
+        check_replica_settings(self._settings)
         if self._settings.static_replicas:
             return FixedReplicas(self._settings.static_replicas)
-        if self._settings.replicas_url:
-            return HttpReplicaSource(self._settings.replicas_url, self.pool)
-        raise InvalidInput(
-            "no replicas: set TRIERARCH_GATEWAY_REPLICAS_URL or TRIERARCH_GATEWAY_STATIC_REPLICAS"
-        )
+        return HttpReplicaSource(self._settings.replicas_url, self.pool)
 
     async def start(self, data: socket.socket, admin: socket.socket) -> None:
         """Begin to serve on two listening sockets."""

@@ -62,4 +62,6 @@ def configure_logging(level: str, stream: TextIO | None = None) -> None:
         logger = logging.getLogger(name)
         logger.handlers[:] = []
         logger.propagate = True
-    logging.getLogger("uvicorn").setLevel("WARNING")
+    # Their ordinary lines are about themselves, not about the service.
+    for name in ("uvicorn", "alembic"):
+        logging.getLogger(name).setLevel("WARNING")
