@@ -16,7 +16,9 @@ from trierarch.simulation.schedules import StaticController
 STATIC, OURS, CLAIRVOYANT = "static", "trierarch", "clairvoyant"
 STATIC_HEADROOM_RATIO = 1.1
 """A fixed fleet is sized for the hardest five minutes and this much more."""
+STATIC_SWEEP_RATIOS = (0.6, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0)
 Options = Mapping[str, str]
+OptionItems = tuple[tuple[str, str], ...]
 Builder = Callable[[Scenario, Options, int], Controller]
 
 
@@ -29,12 +31,14 @@ class PolicyEntry:
         summary: One line for help texts.
         build: Makes a controller for a scenario, options and a seed.
         options: Names it takes, with what they mean.
+        sweep: Settings to try on a scenario, for tuning and for the curve in the plot.
     """
 
     name: str
     summary: str
     build: Builder
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    sweep: Callable[[Scenario], Sequence[OptionItems]] = lambda scenario: ()
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, str]:
@@ -78,6 +82,7 @@ def registry() -> dict[str, PolicyEntry]:
             "a fixed fleet, by default as large as the trace's hardest five minutes ask for",
             _build_static,
             {"replicas": "count, or one per variant separated by commas"},
+            _sweep_static,
         ),
         PolicyEntry(
             CLAIRVOYANT,
@@ -128,6 +133,13 @@ def _build_static(scenario: Scenario, options: Options, seed: int) -> Controller
     if len(counts) != len(setup.variants) or min(counts) < 0:
         raise InvalidInput(f"option replicas: {len(setup.variants)} counts from 0, got {text!r}")
     return StaticController(counts)
+
+
+def _sweep_static(scenario: Scenario) -> list[OptionItems]:
+    needed = replicas_needed(scenario.setup, scenario.trace, window_seconds=PEAK_WINDOW_SECONDS)
+    peak = float(needed.max())
+    counts = sorted({max(1, round(peak * ratio)) for ratio in STATIC_SWEEP_RATIOS})
+    return [(("replicas", str(count)),) for count in counts]
 
 
 def _build_clairvoyant(scenario: Scenario, options: Options, seed: int) -> Controller:

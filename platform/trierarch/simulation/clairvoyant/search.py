@@ -12,22 +12,28 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trierarch.simulation.clairvoyant.evidence import (
+    Evidence,
+    gather_evidence,
+    request_slots,
+    slot_count,
+    slot_length_seconds,
+)
 from trierarch.simulation.clairvoyant.miss_table import MissTable
 from trierarch.simulation.clairvoyant.planning import SwitchingCost, plan
 from trierarch.simulation.clairvoyant.schedule import (
     ReplayController,
     ScheduleController,
-    ready_counts,
 )
 from trierarch.simulation.fleet.setup import SECONDS_PER_HOUR, FleetSetup
-from trierarch.simulation.fleet.simulator import RunResult, simulate, window_seconds
+from trierarch.simulation.fleet.simulator import simulate
 from trierarch.simulation.fleet.spot_market import build_changes
-from trierarch.simulation.summary import RunSummary, met_objective, summarize
+from trierarch.simulation.summary import RunSummary
 from trierarch.simulation.traces.trace import Tier, Trace
 
 LOAD_FACTORS = (1.0, 1.15, 1.35, 1.8)
@@ -36,27 +42,23 @@ REFINEMENTS = 8
 """Plans made with the table; each costs one run."""
 PRICE_HALVINGS = 30
 """Bisection steps for the price of a miss; doubles hold no more that matters."""
-LONGEST_SLOT_SECONDS = 300.0
-SLOTS_WANTED = 240
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Found:
     """The cheapest run that met the share, or the best-attaining one if none did."""
 
-    result: RunResult
-    summary: RunSummary
+    evidence: Evidence
     is_feasible: bool
+
+    @property
+    def summary(self) -> RunSummary:
+        """The run's figures, under the schedule's name."""
+        return dataclasses.replace(self.evidence.summary, policy="clairvoyant")
 
     def replay(self) -> ReplayController:
         """Return a controller that does the same again."""
-        return ReplayController(self.result.moments)
-
-
-def slot_length_seconds(setup: FleetSetup, trace: Trace) -> float:
-    """Return a slot of whole ticks: short for an hour, five minutes for a day."""
-    wanted = min(LONGEST_SLOT_SECONDS, trace.duration_seconds / SLOTS_WANTED)
-    return max(1.0, round(wanted / setup.tick_seconds)) * setup.tick_seconds
+        return ReplayController(self.evidence.moments)
 
 
 class ClairvoyantSearch:
@@ -70,11 +72,10 @@ class ClairvoyantSearch:
         self._seed = seed
         self._attainment = attainment_ratio
         self._slot_seconds = slot_length_seconds(setup, trace)
-        self._slots = math.ceil(window_seconds(setup, trace) / self._slot_seconds)
+        self._slots = slot_count(setup, trace)
         self._is_interactive = trace.tiers != Tier.FLEX
-        slots_of_requests = (trace.arrival_seconds / self._slot_seconds).astype(np.int64)
-        self._request_slots = slots_of_requests
-        arrived = np.bincount(slots_of_requests[self._is_interactive], minlength=self._slots)
+        slots_of_requests = request_slots(setup, trace)[self._is_interactive]
+        arrived = np.bincount(slots_of_requests, minlength=self._slots)
         self._load = self._offered_load()
         needed = math.ceil(self._load.max() * max(LOAD_FACTORS)) + 2
         limits = [variant.maximum_replicas for variant in setup.variants]
@@ -88,21 +89,12 @@ class ClairvoyantSearch:
         self._flex_reward = 0.0
         self.best: Found | None = None
 
-    def learn(self, result: RunResult) -> None:
+    def learn(self, evidence: Evidence) -> None:
         """Take a run of any policy as evidence and as a candidate."""
-        counts = ready_counts(result.moments, self._slot_seconds, self._slots)
-        _, _, met = met_objective(result)
-        missed = self._is_interactive & ~met
-        misses = np.bincount(self._request_slots[missed], minlength=self._slots)
-        self._table.learn(counts.sum(axis=1), misses.astype(np.float64))
-        drains = [
-            life.released_seconds - life.drain_seconds
-            for life in result.lives
-            if life.drain_seconds < result.window_seconds and not life.reclaimed
-        ]
-        if drains:
-            self._drain_seconds = float(np.mean(drains))
-        self._offer(result)
+        self._table.learn(evidence.ready.sum(axis=1), evidence.misses)
+        if evidence.drain_seconds is not None:
+            self._drain_seconds = evidence.drain_seconds
+        self._offer(evidence)
 
     def run(self, *, progress: Callable[[float], None] | None = None) -> Found:
         """Search and return the cheapest schedule found."""
@@ -112,31 +104,30 @@ class ClairvoyantSearch:
             _report(progress, (done + 1) / total)
         caution = 1.0
         for done in range(REFINEMENTS):
-            summary, result = self._refine(caution)
+            evidence = self._refine(caution)
+            summary = evidence.summary
             missed = (1.0 - summary.slo_attainment.both) * float(self._is_interactive.sum())
             caution *= min(1.3, max(0.6, (self._budget + 1.0) / (missed + 1.0))) ** 0.7
             self._adjust_flex(summary)
-            self.learn(result)
+            self.learn(evidence)
             _report(progress, (len(LOAD_FACTORS) + done + 1) / total)
         if self.best is None:
             raise RuntimeError("the search made no run")
         return self.best
 
-    def _refine(self, caution: float) -> tuple[RunSummary, RunResult]:
-        counts = self._plan_for_budget(self._budget * caution)
-        result = self._try(counts)
-        return summarize(result), result
+    def _refine(self, caution: float) -> Evidence:
+        return self._try(self._plan_for_budget(self._budget * caution))
 
-    def _try(self, counts: NDArray[np.int64]) -> RunResult:
+    def _try(self, counts: NDArray[np.int64]) -> Evidence:
         controller = ScheduleController(counts, self._slot_seconds)
-        return simulate(self._setup, self._trace, controller, seed=self._seed)
+        return gather_evidence(simulate(self._setup, self._trace, controller, seed=self._seed))
 
-    def _offer(self, result: RunResult) -> None:
-        summary = summarize(result)
+    def _offer(self, evidence: Evidence) -> None:
+        summary = evidence.summary
         is_feasible = summary.slo_attainment.both >= self._attainment and (
             summary.flex_attainment is None or summary.flex_attainment >= self._attainment
         )
-        candidate = Found(result, summary, is_feasible)
+        candidate = Found(evidence, is_feasible)
         if self.best is None or _rank(candidate) < _rank(self.best):
             self.best = candidate
 
@@ -272,8 +263,3 @@ def _rank(found: Found) -> tuple[bool, float]:
 def _report(progress: Callable[[float], None] | None, share: float) -> None:
     if progress is not None:
         progress(share)
-
-
-def best_of(candidates: Sequence[Found]) -> Found:
-    """Return the cheapest that met the share, or the best-attaining one."""
-    return min(candidates, key=_rank)

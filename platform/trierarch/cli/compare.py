@@ -1,0 +1,143 @@
+"""``trierarch compare``: several policies and the best possible schedule on one trace."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trierarch.cli.simulation_options import (
+    SMALL_TRACE_REQUESTS,
+    load_scenario,
+    make_folder,
+    progress_bar,
+    scenario_options,
+)
+from trierarch.cli.tables import format_table
+from trierarch.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from trierarch.simulation.comparison import Comparison
+
+DEFAULT_OUT = Path("trierarch-compare")
+SMALL_TRACE_SEEDS = 3
+
+
+@click.command()
+@scenario_options
+@click.option(
+    "--policies",
+    default=None,
+    metavar="A,B,...",
+    help="Which ones; NAME:tuned adds a tuned setting.  [default: all, with their tuned settings]",
+)
+@click.option(
+    "--attainment",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    default=0.99,
+    show_default=True,
+    help="Share of requests that must meet both objectives.",
+)
+@click.option(
+    "--rate-factor",
+    type=click.FloatRange(min=0, min_open=True),
+    default=None,
+    help="Multiply the number of requests.  [default: 1, or what makes a small trace need 8 "
+    "replicas at its peak]",
+)
+@click.option(
+    "--seeds",
+    "seed_count",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Runs per policy, from --seed on.  [default: 3, 1 for a long trace]",
+)
+@click.option(
+    "--sweep/--no-sweep",
+    "is_swept",
+    default=None,
+    help="Draw each policy's whole curve.  [default: not for a long trace]",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Processes to use.  [default: one per processor]",
+)
+def compare(
+    policies: str | None,
+    attainment: float,
+    seed_count: int | None,
+    is_swept: bool | None,
+    jobs: int | None,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+    **choices: Any,
+) -> None:
+    """Compare scaling policies on one trace with the best schedule that knows the future.
+
+    Prints a table and writes compare.png, compare.html and compare.json. Policies that meet
+    the attainment target come first, cheapest first; a * marks those that miss it. Regret is
+    cost over the clairvoyant schedule's. What trierarch does worse than others is listed too.
+    """
+    scenario = load_scenario(seed=seed, **choices)
+    from trierarch.simulation.comparison import compare as run
+    from trierarch.simulation.contestants import choose_contestants
+
+    is_small = len(scenario.trace) <= SMALL_TRACE_REQUESTS
+    count = seed_count or (SMALL_TRACE_SEEDS if is_small else 1)
+    contestants = choose_contestants(
+        scenario,
+        None if policies is None else [name.strip() for name in policies.split(",")],
+        is_swept=is_small if is_swept is None else is_swept,
+    )
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    with progress_bar(is_shown=not as_json) as report:
+        comparison = run(
+            scenario,
+            contestants,
+            seeds=range(seed, seed + count),
+            attainment=attainment,
+            jobs=jobs or processors,
+            progress=report,
+        )
+    folder = out or (None if as_json else DEFAULT_OUT)
+    if folder is not None:
+        _write(make_folder(folder), comparison)
+    if as_json:
+        click.echo(json.dumps(comparison.to_json(), indent=2))
+    else:
+        _print(comparison)
+        click.echo(f"\nPlot and table are in {folder}: compare.png, compare.html, compare.json.")
+
+
+def _print(comparison: Comparison) -> None:
+    from trierarch.simulation.report import sentences, table_header, table_rows
+
+    click.echo(f"{comparison.scenario.trace.name}, {comparison.scenario.setup.name} fleet\n")
+    click.echo(format_table(table_header(comparison), table_rows(comparison)))
+    click.echo("\n* misses the attainment target\n")
+    for sentence in sentences(comparison):
+        click.echo(sentence)
+
+
+def _write(folder: Path, comparison: Comparison) -> None:
+    from trierarch.simulation.page import render_page
+    from trierarch.simulation.plots import pareto_figure, to_png
+    from trierarch.simulation.report import sentences, table_header, table_rows
+
+    page = render_page(
+        comparison, table_header(comparison), table_rows(comparison), sentences(comparison)
+    )
+    try:
+        (folder / "compare.json").write_text(
+            json.dumps(comparison.to_json(), indent=2) + "\n", encoding="utf-8"
+        )
+        (folder / "compare.png").write_bytes(to_png(pareto_figure(comparison)))
+        (folder / "compare.html").write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(f"{folder}: cannot be written ({error.strerror})") from error

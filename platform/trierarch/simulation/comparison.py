@@ -1,0 +1,389 @@
+"""Several policies and the clairvoyant schedule on one trace, on one metric.
+
+Every policy meets the same requests, cold starts, market, prices, router and
+metrics. A policy qualifies if it meets the attainment target; the best peer is
+the cheapest that does. The target is what was asked for, or 99 % of what a
+fleet far too large reaches where that is less: some prompts cannot be answered
+in time by any number of replicas.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+from trierarch.simulation.clairvoyant.bounds import fluid_bound_usd
+from trierarch.simulation.clairvoyant.evidence import Evidence, gather_evidence
+from trierarch.simulation.clairvoyant.search import ClairvoyantSearch
+from trierarch.simulation.defaults import peak_replicas
+from trierarch.simulation.fleet.simulator import simulate
+from trierarch.simulation.policies import CLAIRVOYANT, OURS, STATIC, build_controller
+from trierarch.simulation.scenarios import Scenario
+from trierarch.simulation.summary import Attainment, RunSummary
+
+OVERSIZE_RATIO = 2.5
+"""How much larger than the peak a fleet is that shows the best attainment there can be."""
+CEILING_SHARE = 0.99
+"""Share of that attainment which is asked for where the target is out of reach."""
+TaskT = TypeVar("TaskT")
+ResultT = TypeVar("ResultT")
+DEFAULT, TUNED, SWEPT = "default", "tuned", "swept"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contestant:
+    """A policy with its settings.
+
+    Attributes:
+        policy: Name in the registry.
+        setting: ``default``, ``tuned`` or ``swept``.
+        options: What differs from the policy's defaults.
+    """
+
+    policy: str
+    setting: str = DEFAULT
+    options: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Unique name of a row."""
+        if self.setting == DEFAULT:
+            return self.policy
+        if self.setting == TUNED:
+            return f"{self.policy}:tuned"
+        return f"{self.policy}:{','.join(value for _, value in self.options)}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the comparison: means over the seeds.
+
+    Attributes:
+        contestant: Who.
+        runs: One summary per seed.
+        regret: Cost over the clairvoyant schedule's, seed by seed, averaged.
+        meets_target: The attainment of every seed is at least the target.
+    """
+
+    contestant: Contestant
+    runs: tuple[RunSummary, ...]
+    regret: float
+    meets_target: bool
+
+    @property
+    def cost_usd(self) -> float:
+        """Mean cost."""
+        return _mean(run.cost_usd for run in self.runs)
+
+    @property
+    def attainment(self) -> float:
+        """Mean share of requests that met both objectives."""
+        return _mean(run.slo_attainment.both for run in self.runs)
+
+    @property
+    def usd_per_million_slo_tokens(self) -> float:
+        """Mean; infinite if a seed served nothing in time."""
+        values = [run.usd_per_million_slo_tokens for run in self.runs]
+        return _mean(math.inf if value is None else value for value in values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the keys of a single run, as means, and what the comparison adds."""
+        row = mean_summary(self.runs).to_json()
+        row["policy"] = self.contestant.label
+        row["setting"] = self.contestant.setting
+        row["options"] = dict(self.contestant.options)
+        row["regret"] = self.regret
+        row["meets_target"] = self.meets_target
+        row["seeds"] = [run.seed for run in self.runs]
+        del row["seed"]
+        return row
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Comparison:
+    """The whole result.
+
+    Attributes:
+        scenario: What it ran on.
+        rows: Policies in the order asked for, the clairvoyant schedule last.
+        swept: Further settings of the same policies, for the plot only.
+        attainment_target: Share of interactive requests that must meet both objectives.
+        ceiling: Attainment of a fleet far too large.
+        fluid_bound_usd: What no schedule can undercut.
+        timelines: Per row label, the evidence of the first seed.
+    """
+
+    scenario: Scenario
+    rows: tuple[Row, ...]
+    swept: tuple[Row, ...]
+    attainment_target: float
+    ceiling: float
+    fluid_bound_usd: float
+    timelines: Mapping[str, Evidence]
+
+    def row(self, label: str) -> Row | None:
+        """Return a row by its label."""
+        return next((row for row in self.rows if row.contestant.label == label), None)
+
+    @property
+    def clairvoyant(self) -> Row:
+        """The schedule's row."""
+        return self.rows[-1]
+
+    @property
+    def ours(self) -> Row | None:
+        """Our policy at its defaults, if it took part."""
+        return self.row(OURS)
+
+    @property
+    def best_peer(self) -> Row | None:
+        """The cheapest policy that is not ours and meets the target."""
+        peers = [
+            row
+            for row in self.rows[:-1]
+            if row.contestant.policy not in (OURS, CLAIRVOYANT) and row.meets_target
+        ]
+        return min(peers, key=lambda row: row.usd_per_million_slo_tokens, default=None)
+
+    @property
+    def captured_share(self) -> float | None:
+        """(best peer - ours) / (best peer - clairvoyant) in cost; None if it has no meaning."""
+        ours, peer = self.ours, self.best_peer
+        if ours is None or peer is None or not ours.meets_target:
+            return None
+        gap = peer.cost_usd - self.clairvoyant.cost_usd
+        return (peer.cost_usd - ours.cost_usd) / gap if gap > 0 else None
+
+    @property
+    def slo_token_saving(self) -> float | None:
+        """1 - ours / best peer in dollars per million SLO-met tokens."""
+        ours, peer = self.ours, self.best_peer
+        if ours is None or peer is None or not ours.meets_target:
+            return None
+        return 1.0 - ours.usd_per_million_slo_tokens / peer.usd_per_million_slo_tokens
+
+    def losses(self) -> list[str]:
+        """Return one sentence per thing in which another policy did better than ours."""
+        ours = self.ours
+        if ours is None:
+            return []
+        found = []
+        if not ours.meets_target:
+            found.append(
+                f"{OURS} misses the target: {ours.attainment:.2%} of {self.attainment_target:.2%}"
+            )
+        for row in self.rows[:-1]:
+            name = row.contestant.label
+            if row.contestant.policy == OURS:
+                continue
+            if row.attainment >= min(ours.attainment, self.attainment_target) and (
+                row.usd_per_million_slo_tokens < ours.usd_per_million_slo_tokens
+            ):
+                saving = 1 - row.usd_per_million_slo_tokens / ours.usd_per_million_slo_tokens
+                found.append(
+                    f"{name} is {saving:.1%} cheaper per SLO token at {row.attainment:.2%}"
+                )
+            if _mean(r.reversals for r in row.runs) < _mean(r.reversals for r in ours.runs) and (
+                row.meets_target and row.contestant.policy != STATIC
+            ):
+                found.append(f"{name} reverses less often")
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON document of the command."""
+        peer = self.best_peer
+        return {
+            "trace": self.scenario.trace.name,
+            "fleet": self.scenario.setup.name,
+            "rate_factor": self.scenario.rate_factor,
+            "notes": list(self.scenario.trace.notes),
+            "attainment_target": self.attainment_target,
+            "attainment_ceiling": self.ceiling,
+            "fluid_bound_usd": self.fluid_bound_usd,
+            "best_peer": None if peer is None else peer.contestant.label,
+            "captured_share": self.captured_share,
+            "slo_token_saving": self.slo_token_saving,
+            "where_we_lose": self.losses(),
+            "policies": [row.to_json() for row in self.rows],
+            "swept": [row.to_json() for row in self.swept],
+        }
+
+
+Progress = Callable[[str, float], None]
+
+
+def compare(
+    scenario: Scenario,
+    contestants: Sequence[Contestant],
+    *,
+    seeds: Sequence[int],
+    attainment: float,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Run every contestant with every seed, then search the schedule knowing all of them.
+
+    Args:
+        scenario: Fleet and trace.
+        contestants: Who takes part; the clairvoyant schedule is added by itself.
+        seeds: One run each.
+        attainment: The target share.
+        jobs: Processes to use.
+        progress: Called with a label and the share of the whole that is done.
+    """
+    peers = [contestant for contestant in contestants if contestant.policy != CLAIRVOYANT]
+    ceiling_run = Contestant(STATIC, SWEPT, (("replicas", str(_oversize(scenario))),))
+    tasks = [(ceiling_run, seeds[0])] + [(peer, seed) for peer in peers for seed in seeds]
+    evidence: dict[tuple[Contestant, int], Evidence] = {}
+    total = len(tasks) + 2 * len(seeds)
+    done = 0
+    for task, result in _run_all(_run_contestant, scenario, tasks, jobs):
+        evidence[task] = result
+        done += 1
+        if progress is not None:
+            progress(f"{task[0].label}", done / total)
+    ceiling = evidence[ceiling_run, seeds[0]].summary.slo_attainment.both
+    target = min(attainment, CEILING_SHARE * ceiling)
+    if ceiling >= attainment / CEILING_SHARE:
+        target = attainment
+    searches = [
+        (seed, target, tuple(result for (_, of), result in evidence.items() if of == seed))
+        for seed in seeds
+    ]
+    schedules: dict[int, Evidence] = {}
+    for search, result in _run_all(_run_search, scenario, searches, jobs):
+        schedules[search[0]] = result
+        done += 2
+        if progress is not None:
+            progress(CLAIRVOYANT, done / total)
+    return _tabulate(scenario, peers, seeds, evidence, schedules, target, ceiling)
+
+
+def _tabulate(
+    scenario: Scenario,
+    peers: Sequence[Contestant],
+    seeds: Sequence[int],
+    evidence: Mapping[tuple[Contestant, int], Evidence],
+    schedules: Mapping[int, Evidence],
+    target: float,
+    ceiling: float,
+) -> Comparison:
+    def row(contestant: Contestant, runs: Sequence[Evidence]) -> Row:
+        summaries = tuple(run.summary for run in runs)
+        regret = _mean(
+            run.cost_usd / schedules[seed].summary.cost_usd
+            for run, seed in zip(summaries, seeds, strict=True)
+        )
+        attained = min(run.slo_attainment.both for run in summaries)
+        return Row(contestant, summaries, regret, attained >= target)
+
+    by_contestant = {peer: [evidence[peer, seed] for seed in seeds] for peer in peers}
+    rows = [row(peer, runs) for peer, runs in by_contestant.items() if peer.setting != SWEPT]
+    swept = [row(peer, runs) for peer, runs in by_contestant.items() if peer.setting == SWEPT]
+    best = Contestant(CLAIRVOYANT)
+    rows.append(row(best, [schedules[seed] for seed in seeds]))
+    timelines = {
+        peer.label: runs[0] for peer, runs in by_contestant.items() if peer.setting != SWEPT
+    }
+    timelines[CLAIRVOYANT] = schedules[seeds[0]]
+    return Comparison(
+        scenario=scenario,
+        rows=tuple(rows),
+        swept=tuple(swept),
+        attainment_target=target,
+        ceiling=ceiling,
+        fluid_bound_usd=fluid_bound_usd(scenario.setup, scenario.trace, served_ratio=target),
+        timelines=timelines,
+    )
+
+
+def _oversize(scenario: Scenario) -> int:
+    most = scenario.setup.variants[0].maximum_replicas
+    return min(most, math.ceil(OVERSIZE_RATIO * peak_replicas(scenario.setup, scenario.trace)) + 1)
+
+
+def _run_contestant(scenario: Scenario, task: tuple[Contestant, int]) -> Evidence:
+    contestant, seed = task
+    setup = scenario.setup
+    if contestant.policy == STATIC and contestant.setting == SWEPT:
+        # Ready from the first second: its start is not what a fixed fleet is judged by.
+        first = int(dict(contestant.options)["replicas"].split(",")[0])
+        setup = dataclasses.replace(setup, initial_replicas=(first, *setup.initial_replicas[1:]))
+    controller = build_controller(contestant.policy, scenario, dict(contestant.options), seed)
+    return gather_evidence(simulate(setup, scenario.trace, controller, seed=seed))
+
+
+def _run_search(scenario: Scenario, task: tuple[int, float, tuple[Evidence, ...]]) -> Evidence:
+    seed, target, known = task
+    search = ClairvoyantSearch(scenario.setup, scenario.trace, attainment_ratio=target, seed=seed)
+    for evidence in known:
+        search.learn(evidence)
+    found = search.run()
+    return dataclasses.replace(found.evidence, summary=found.summary)
+
+
+def _run_all(
+    function: Callable[[Scenario, TaskT], ResultT],
+    scenario: Scenario,
+    tasks: Sequence[TaskT],
+    jobs: int,
+) -> Iterable[tuple[TaskT, ResultT]]:
+    """Yield results as they come, from this process or from others."""
+    if jobs <= 1 or len(tasks) <= 1:
+        for task in tasks:
+            yield task, function(scenario, task)
+        return
+    with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=get_context("spawn")) as pool:
+        futures: dict[Future[ResultT], TaskT] = {
+            pool.submit(function, scenario, task): task for task in tasks
+        }
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+
+def mean_summary(runs: Sequence[RunSummary]) -> RunSummary:
+    """Return the mean of each figure; counts are rounded."""
+    if len(runs) == 1:
+        return runs[0]
+
+    def mean(name: str) -> float:
+        return _mean(getattr(run, name) for run in runs)
+
+    def optional(name: str) -> float | None:
+        values = [getattr(run, name) for run in runs]
+        return None if any(value is None for value in values) else _mean(values)
+
+    counts = (
+        "scale_events",
+        "reversals",
+        "max_queue",
+        "lost_requests",
+        "unfinished_requests",
+        "requests",
+        "slo_tokens",
+    )
+    return RunSummary(
+        policy=runs[0].policy,
+        cost_usd=mean("cost_usd"),
+        usd_per_million_tokens=optional("usd_per_million_tokens"),
+        usd_per_million_slo_tokens=optional("usd_per_million_slo_tokens"),
+        slo_attainment=Attainment(
+            *(
+                _mean(getattr(run.slo_attainment, name) for run in runs)
+                for name in ("ttft", "tpot", "both")
+            )
+        ),
+        flex_attainment=optional("flex_attainment"),
+        replica_hours=mean("replica_hours"),
+        seed=runs[0].seed,
+        **{name: round(mean(name)) for name in counts},
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers)
