@@ -405,7 +405,7 @@ def test_killed_gateways_lose_nothing_durable_and_double_nothing(
 
     recorded, durable = read_output(output)
     in_ledger = ids(sqlite_url)
-    assert len(durable) > 100, "the test did something"
+    assert len(durable) > 30, "the test did something"
     assert len(in_ledger) == len(set(in_ledger))
     assert durable <= set(in_ledger) <= recorded
     total = ledger.tenant_usage("a")

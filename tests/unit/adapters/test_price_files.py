@@ -1,6 +1,7 @@
 """Price files: every problem in one line with its place."""
 
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +104,11 @@ def test_defaults_price_each_accelerator_with_its_source(accelerator):
 def test_defaults_price_a_cpu_at_any_time():
     book = load_default_prices().price_book()
     assert isinstance(book.find(PriceKey("CPU", CapacityType.ON_DEMAND), 0.0), PriceEntry)
+
+
+def test_example_in_the_documentation_has_no_problem():
+    page = Path(__file__).parents[3] / "docs" / "concepts" / "money.md"
+    example = page.read_text().partition("```toml\n")[2].partition("```")[0]
+    document, problems = read_price_text(example, "money.md")
+    assert problems == []
+    assert (len(document.prices), len(document.rates)) == (1, 1)
