@@ -84,7 +84,10 @@ class GatewayError(TrierarchError):
             milliseconds = max(1, math.ceil(self.retry_after_seconds * 1000))
             headers += b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (whole_seconds, milliseconds)
         return HttpResponse(
-            self.status, orjson.dumps(self.envelope()), headers + self.extra_headers
+            self.status,
+            orjson.dumps(self.envelope()),
+            headers + self.extra_headers,
+            code=self.code,
         )
 
 

@@ -150,8 +150,7 @@ class Exchange:
         )
         self._limits = gateway.limiter.admit(account.key.key_id, rate_tokens)
         account.admit(call, endpoint.operation, self._limits, rate_tokens)
-        # A model without a rate is found here, not when its answer is on its way.
-        account.price(TokenCounts())
+        gateway.check_rate(account, call)
         self._place_tokens = call.input_tokens_estimate + expected_output_tokens
         ticket = Ticket(
             call.tier,
@@ -308,7 +307,7 @@ class Exchange:
         tracestate = b"tracestate: " + trace.tracestate + b"\r\n" if trace.tracestate else b""
         head = (
             f"POST {self._endpoint.path} HTTP/1.1\r\n"
-            f"host: {host}:{port}\r\n"
+            f"host: {f'[{host}]' if ':' in host else host}:{port}\r\n"
             "content-type: application/json\r\n"
             f"content-length: {len(call.upstream_body)}\r\n"
             f"x-request-id: {self._account.request_id}\r\n"

@@ -13,15 +13,27 @@ from typing import Any, Protocol
 
 from trierarch.core.clock import Clock
 from trierarch.core.identifiers import ModelName, RequestId, TenantId
+from trierarch.core.quantities import TokenCounts
 from trierarch.core.usage import ServiceTier
 from trierarch.gateway.access_log import AccessEntry
-from trierarch.gateway.admission.authenticate import authenticate
+from trierarch.gateway.admission.authenticate import find_key
 from trierarch.gateway.admission.dispatch import ModelDispatcher
-from trierarch.gateway.admission.limits import RateLimiter
+from trierarch.gateway.admission.limits import RateLimiter, limit_headers
 from trierarch.gateway.endpoints import load_endpoints
-from trierarch.gateway.endpoints.endpoint import Endpoint, Routes, ServedModel
-from trierarch.gateway.errors import GatewayError, shutting_down, unsupported_encoding
+from trierarch.gateway.endpoints.endpoint import (
+    Endpoint,
+    GenerationRequest,
+    Routes,
+    ServedModel,
+)
+from trierarch.gateway.errors import (
+    GatewayError,
+    invalid_api_key,
+    shutting_down,
+    unsupported_encoding,
+)
 from trierarch.gateway.exchange import Exchange
+from trierarch.gateway.random_ids import BufferedRandom
 from trierarch.gateway.replicas import ReplicaDirectory
 from trierarch.gateway.settlement import Account, client_request_id
 from trierarch.gateway.signals import ModelSignals
@@ -102,6 +114,8 @@ class GatewayHandler:
         self._parts = parts
         self._routes = Routes(load_endpoints())
         self._signals: dict[ModelName, ModelSignals] = {}
+        self._rated: set[tuple[ModelName, ServiceTier]] = set()
+        self._random_bytes = BufferedRandom(parts.random_bytes)
         self.limiter = RateLimiter(
             parts.clock.monotonic_seconds,
             requests_per_minute=settings.requests_per_minute,
@@ -124,23 +138,40 @@ class GatewayHandler:
     def check_head(self, request: HttpRequest) -> HttpResponse | None:
         """Route and authenticate; return the refusal if there is one."""
         request_id = self._new_request_id()
+        key = find_key(request.headers, self._parts.keys)
         try:
             endpoint = self._routes.find(request.method, request.path)
-            key = authenticate(request.headers, self._parts.keys)
+            if key is None:
+                raise invalid_api_key()
             if self.is_draining:
                 raise shutting_down()
             if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
                 raise unsupported_encoding()
         except GatewayError as error:
-            return error.as_response(b"x-request-id: " + request_id.encode() + b"\r\n")
+            return error.as_response(self._headers(request_id, key))
         request.context = _Admitted(endpoint, key, request_id)
         return None
 
-    def refuse(self, status: int, code: str, message: str) -> HttpResponse:
+    def refuse(
+        self, status: int, code: str, message: str, request: HttpRequest | None = None
+    ) -> HttpResponse:
         """Return the answer to something that is no acceptable HTTP request."""
-        header = b"x-request-id: " + self._new_request_id().encode() + b"\r\n"
-        self.metrics.lane(None, None, None, None).count(status)
-        return GatewayError(status, code, message).as_response(header)
+        admitted = request.context if request is not None else None
+        if isinstance(admitted, _Admitted):
+            headers = self._headers(admitted.request_id, admitted.key)
+        else:
+            headers = self._headers(self._new_request_id(), None)
+            if request is None:
+                # Nobody will be told of this one as an early answer.
+                self.metrics.lane(None, None, None, None).answers[status] += 1
+        return GatewayError(status, code, message).as_response(headers)
+
+    def _headers(self, request_id: RequestId, key: ApiKey | None) -> bytes:
+        headers = b"x-request-id: " + request_id.encode() + b"\r\n"
+        return headers if key is None else headers + self._limit_headers(key)
+
+    def _limit_headers(self, key: ApiKey) -> bytes:
+        return limit_headers(self.limiter.limits_of(key.key_id))
 
     def start(self, request: HttpRequest, connection: ServerConnection) -> Exchange | None:
         """Begin to answer a request whose headers were accepted."""
@@ -155,28 +186,28 @@ class GatewayHandler:
 
     def note_early(self, request: HttpRequest, response: HttpResponse) -> None:
         """Count and log a request that was refused on its headers."""
+        self.metrics.lane(None, None, None, None).answers[response.status] += 1
         admitted = request.context
-        is_known = isinstance(admitted, _Admitted)
-        if not is_known:
-            # With a key it was ``refuse`` that made the answer, and counted it.
-            self.metrics.lane(None, None, None, None).count(response.status)
-        self._parts.write_access(
-            AccessEntry(
-                unix_seconds=self.clock.unix_seconds(),
-                request_id=admitted.request_id if isinstance(admitted, _Admitted) else "",
-                trace_id="",
-                method=request.method,
-                path=request.path,
-                status=response.status,
-                code="",
-                peer=request.peer,
-                duration_seconds=0.0,
-                client_request_id=client_request_id(request.headers),
-            )
+        entry = AccessEntry(
+            unix_seconds=self.clock.unix_seconds(),
+            request_id="",
+            trace_id="",
+            method=request.method,
+            path=request.path,
+            status=response.status,
+            code=response.code,
+            peer=request.peer,
+            duration_seconds=0.0,
+            client_request_id=client_request_id(request.headers),
         )
+        if isinstance(admitted, _Admitted):
+            entry.request_id = admitted.request_id
+            entry.tenant = admitted.key.tenant
+            entry.key_id = admitted.key.key_id
+        self._parts.write_access(entry)
 
     def _new_request_id(self) -> RequestId:
-        return RequestId("req_" + self._parts.random_bytes(16).hex())
+        return RequestId("req_" + self._random_bytes(16).hex())
 
     # --- LocalContext -----------------------------------------------------------------
 
@@ -200,6 +231,17 @@ class GatewayHandler:
     def write_access(self, entry: AccessEntry) -> None:
         """Take a line of the access log."""
         self._parts.write_access(entry)
+
+    def check_rate(self, account: Account, call: GenerationRequest) -> None:
+        """Refuse a model that has no rate before an engine works for it.
+
+        Raises:
+            TrierarchError: If it has none.
+        """
+        lane = (call.model, call.tier)
+        if lane not in self._rated:
+            account.price(TokenCounts())
+            self._rated.add(lane)
 
     # --- for clients and the controller -----------------------------------------------
 

@@ -45,28 +45,25 @@ def read_token_counts(usage: object) -> TokenCounts | None:
     Counts that contradict each other (more cached than input) are clipped: a
     strange engine must not stop an answer that the client already has.
     """
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict):
         return None
-    input_tokens = _count(usage, "prompt_tokens")
-    output_tokens = _count(usage, "completion_tokens")
+    input_tokens = _count(usage.get("prompt_tokens"))
+    output_tokens = _count(usage.get("completion_tokens"))
     if input_tokens is None and output_tokens is None:
         return None
     input_tokens, output_tokens = input_tokens or 0, output_tokens or 0
-    input_details = usage.get("prompt_tokens_details")
-    output_details = usage.get("completion_tokens_details")
-    cached = _count(input_details, "cached_tokens") or 0
-    reasoning = _count(output_details, "reasoning_tokens") or 0
-    return TokenCounts(
-        input_tokens,
-        min(cached, input_tokens),
-        output_tokens,
-        min(reasoning, output_tokens),
-    )
+    cached = reasoning = 0
+    details = usage.get("prompt_tokens_details")
+    if isinstance(details, dict):
+        cached = min(_count(details.get("cached_tokens")) or 0, input_tokens)
+    details = usage.get("completion_tokens_details")
+    if isinstance(details, dict):
+        reasoning = min(_count(details.get("reasoning_tokens")) or 0, output_tokens)
+    return TokenCounts(input_tokens, cached, output_tokens, reasoning)
 
 
-def _count(values: object, name: str) -> int | None:
-    value = values.get(name) if isinstance(values, Mapping) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+def _count(value: object) -> int | None:
+    return value if type(value) is int and value >= 0 else None
 
 
 def cost_member(charge: Money) -> dict[str, str]:

@@ -29,6 +29,8 @@ from trierarch.routing.replica_selection import ReplicaLoad
 
 _logger = logging.getLogger(__name__)
 
+_NO_TOKENS = TokenCounts()
+
 CHARGED_OUTCOMES = frozenset({Outcome.COMPLETED, Outcome.ABORTED})
 """Everything else costs the tenant nothing."""
 
@@ -185,7 +187,7 @@ class Account:
 
     def price(self, tokens: TokenCounts) -> Money:
         """Return the charge by the rates in force when the request started."""
-        if self._last_charge is not None and self._last_charge[0] == tokens:
+        if self._last_charge is not None and self._last_charge[0] is tokens:
             return self._last_charge[1]
         if self._call is None:
             return ZERO_USD
@@ -229,24 +231,32 @@ class Account:
             return
         self._ended = True
         call = self._call
-        counted = tokens or TokenCounts()
+        counted = tokens or _NO_TOKENS
         charge = ZERO_USD
+        now_seconds = self._books.clock.monotonic_seconds()
+        unix_seconds = self._books.clock.unix_seconds()
         if call is not None and self._limits is not None:
-            if outcome in CHARGED_OUTCOMES:
-                charge = self.price(counted)
-            if tokens is None and outcome is Outcome.COMPLETED:
+            if tokens is not None and outcome in CHARGED_OUTCOMES:
+                charge = self.price(tokens)
+            elif outcome is Outcome.COMPLETED:
                 _logger.warning(
                     "the engine reported no usage; the request is charged nothing",
                     extra={"request_id": self.request_id, "model": call.model},
                 )
             self._limits.tokens.take(counted.total_tokens - self._rate_tokens)
-            self._record(call, outcome, counted, charge)
-        self._measure(outcome, status, counted, charge)
-        self._trace(outcome, status, counted, charge, code)
-        self._log(outcome, status, counted, charge, code)
+            self._record(call, outcome, counted, charge, unix_seconds)
+        self._measure(outcome, status, counted, charge, now_seconds)
+        if self.trace.sampled and self._books.tracer.is_exporting:
+            self._trace(outcome, status, counted, charge, code)
+        self._log(outcome, status, counted, charge, code, now_seconds, unix_seconds)
 
     def _record(
-        self, call: GenerationRequest, outcome: Outcome, tokens: TokenCounts, charge: Money
+        self,
+        call: GenerationRequest,
+        outcome: Outcome,
+        tokens: TokenCounts,
+        charge: Money,
+        unix_seconds: float,
     ) -> None:
         replica = self._replica if self._attempts else None
         self._books.usage.record(
@@ -262,36 +272,40 @@ class Account:
                 charge=charge,
                 replica_id=replica.replica_id if replica else ReplicaId(""),
                 started_unix_seconds=self._started_unix_seconds,
-                finished_unix_seconds=self._books.clock.unix_seconds(),
+                finished_unix_seconds=unix_seconds,
                 trace_id=self.trace.trace_id,
             )
         )
         self._books.signals_of(call.model).note_end(outcome, tokens)
 
-    def _measure(self, outcome: Outcome, status: int, tokens: TokenCounts, charge: Money) -> None:
-        call, replica = self._call, self._replica
-        lane = self._books.metrics.lane(
-            call.model if call else None,
-            replica.variant if replica else None,
-            self.key.tenant,
-            call.tier if call else None,
-        )
-        lane.count(status)
+    def _measure(
+        self,
+        outcome: Outcome,
+        status: int,
+        tokens: TokenCounts,
+        charge: Money,
+        now_seconds: float,
+    ) -> None:
+        call, metrics = self._call, self._books.metrics
+        variant = self._replica.variant if self._replica is not None else None
         if call is None:
+            metrics.lane(None, None, self.key.tenant, None).answers[status] += 1
             return
-        now_seconds = self._books.clock.monotonic_seconds()
+        lane = metrics.lane(call.model, variant, self.key.tenant, call.tier)
+        lane.answers[status] += 1
+        lane.meter(tokens, float(charge.amount))
+        timings = metrics.timings(call.model, variant, call.tier)
         duration_seconds = now_seconds - self._request.received_seconds
-        lane.duration.observe(duration_seconds)
-        lane.meter(tokens, charge)
+        timings.duration.observe(duration_seconds)
         first_token_seconds = self._first_token_seconds
         if first_token_seconds is None:
             return
-        lane.time_to_first_token.observe(first_token_seconds)
+        timings.time_to_first_token.observe(first_token_seconds)
         if outcome is Outcome.COMPLETED and tokens.output_tokens > 1:
             per_token_seconds = (duration_seconds - first_token_seconds) / (
                 tokens.output_tokens - 1
             )
-            lane.time_per_output_token.observe(per_token_seconds)
+            timings.time_per_output_token.observe(per_token_seconds)
             self._books.signals_of(call.model).note_time_per_output_token(
                 now_seconds, per_token_seconds
             )
@@ -299,9 +313,6 @@ class Account:
     def _trace(
         self, outcome: Outcome, status: int, tokens: TokenCounts, charge: Money, code: str
     ) -> None:
-        tracer = self._books.tracer
-        if not (self.trace.sampled and tracer.is_exporting):
-            return
         note_request_spans(
             self.trace,
             RequestFacts(
@@ -321,15 +332,21 @@ class Account:
                 charge=charge,
             ),
         )
-        tracer.finish(self.trace)
+        self._books.tracer.finish(self.trace)
 
     def _log(
-        self, outcome: Outcome, status: int, tokens: TokenCounts, charge: Money, code: str
+        self,
+        outcome: Outcome,
+        status: int,
+        tokens: TokenCounts,
+        charge: Money,
+        code: str,
+        now_seconds: float,
+        unix_seconds: float,
     ) -> None:
         request, call, replica = self._request, self._call, self._replica
-        now_seconds = self._books.clock.monotonic_seconds()
         entry = AccessEntry(
-            unix_seconds=self._books.clock.unix_seconds(),
+            unix_seconds=unix_seconds,
             request_id=self.request_id,
             trace_id=self.trace.trace_id,
             method=request.method,

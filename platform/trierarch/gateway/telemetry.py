@@ -1,106 +1,111 @@
-"""Prometheus metrics of the data path, with label children looked up once.
+"""Prometheus metrics of the data path, kept as plain numbers and turned into families on a scrape.
 
-Finding a child by its labels costs more than adding to it, so each combination
-of model, variant, tenant and tier keeps its children together.
+A client library's counter takes a lock and a call chain for every increment,
+and a request makes a dozen of them. The event loop is one thread: here a lane
+(one combination of model, variant, tenant and tier) is an object found once per
+request whose attributes are added to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from trierarch.core.identifiers import ModelName, TenantId, VariantName
-from trierarch.core.quantities import Money, TokenCounts
+from trierarch.core.quantities import TokenCounts
 from trierarch.core.usage import ServiceTier
 from trierarch.observability import names
 from trierarch.routing.ejection import FailureKind
 
 
-def _counter(metric: names.Metric, registry: CollectorRegistry) -> Counter:
-    return Counter(metric.name, metric.meaning, metric.labels, registry=registry)
+class Distribution:
+    """A histogram: counts by bucket, and a sum."""
+
+    __slots__ = ("_bounds", "counts", "total")
+
+    def __init__(self, metric: names.Metric) -> None:
+        self._bounds = metric.buckets
+        self.counts = [0] * (len(metric.buckets) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Add a value; a bound belongs to its bucket."""
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """Return the buckets as Prometheus wants them."""
+        buckets = []
+        count = 0
+        for bound, own in zip((*self._bounds, float("inf")), self.counts, strict=True):
+            count += own
+            buckets.append(("+Inf" if bound == float("inf") else repr(bound), float(count)))
+        return buckets
 
 
-def _histogram(metric: names.Metric, registry: CollectorRegistry) -> Histogram:
-    return Histogram(
-        metric.name, metric.meaning, metric.labels, registry=registry, buckets=metric.buckets
-    )
+class Lane:
+    """Everything that one (model, variant, tenant, tier) counts.
 
+    Attributes:
+        answers: By HTTP status.
+        input_tokens: Cached included.
+        cached_tokens: Part of the input.
+        output_tokens: Generated.
+        spend_usd: For graphs; the ledger holds the exact amounts.
+    """
 
-class LaneMetrics:
-    """Everything that one (model, variant, tenant, tier) counts."""
-
-    __slots__ = (
-        "_cached_tokens",
-        "_input_tokens",
-        "_labels",
-        "_output_tokens",
-        "_requests",
-        "_requests_by_status",
-        "_spend",
-        "duration",
-        "time_per_output_token",
-        "time_to_first_token",
-    )
-
-    def __init__(self, owner: GatewayMetrics, labels: tuple[str, str, str, str]) -> None:
-        model, variant, _tenant, tier = labels
-        self._labels = labels
-        self._requests = owner.requests
-        self._requests_by_status: dict[int, Any] = {}
-        self.duration = owner.duration.labels(model, variant, tier)
-        self.time_to_first_token = owner.time_to_first_token.labels(model, variant, tier)
-        self.time_per_output_token = owner.time_per_output_token.labels(model, variant, tier)
-        self._input_tokens = owner.tokens.labels(*labels, "input")
-        self._cached_tokens = owner.tokens.labels(*labels, "cached")
-        self._output_tokens = owner.tokens.labels(*labels, "output")
-        self._spend = owner.spend.labels(*labels)
-
-    def count(self, status: int) -> None:
-        """Count an answer."""
-        child = self._requests_by_status.get(status)
-        if child is None:
-            child = self._requests_by_status[status] = self._requests.labels(
-                *self._labels, str(status)
-            )
-        child.inc()
-
-    def meter(self, tokens: TokenCounts, charge: Money) -> None:
-        """Add what a request used."""
-        if tokens.input_tokens:
-            self._input_tokens.inc(tokens.input_tokens)
-        if tokens.cached_tokens:
-            self._cached_tokens.inc(tokens.cached_tokens)
-        if tokens.output_tokens:
-            self._output_tokens.inc(tokens.output_tokens)
-        if charge.amount:
-            self._spend.inc(float(charge.amount))
-
-
-class GatewayMetrics:
-    """The metrics of one gateway process, in their own registry."""
+    __slots__ = ("answers", "cached_tokens", "input_tokens", "output_tokens", "spend_usd")
 
     def __init__(self) -> None:
-        # A second series per counter that nobody asked for.
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # no annotations upstream
+        self.answers: Counter[int] = Counter()
+        self.input_tokens = 0
+        self.cached_tokens = 0
+        self.output_tokens = 0
+        self.spend_usd = 0.0
+
+    def meter(self, tokens: TokenCounts, charge_usd: float) -> None:
+        """Add what a request used."""
+        self.input_tokens += tokens.input_tokens
+        self.cached_tokens += tokens.cached_tokens
+        self.output_tokens += tokens.output_tokens
+        self.spend_usd += charge_usd
+
+
+class Timings:
+    """The distributions of one (model, variant, tier)."""
+
+    __slots__ = ("duration", "time_per_output_token", "time_to_first_token")
+
+    def __init__(self) -> None:
+        self.duration = Distribution(names.GATEWAY_REQUEST_DURATION)
+        self.time_to_first_token = Distribution(names.GATEWAY_TIME_TO_FIRST_TOKEN)
+        self.time_per_output_token = Distribution(names.GATEWAY_TIME_PER_OUTPUT_TOKEN)
+
+
+class GatewayMetrics(Collector):
+    """The metrics of one gateway process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[tuple[str, str, str, str], Lane] = {}
+        self._timings: dict[tuple[str, str, str], Timings] = {}
+        self._queue_waits: dict[tuple[str, str], Distribution] = {}
+        self._retries: Counter[tuple[str, str]] = Counter()
+        self._dropped: Counter[str] = Counter()
+        self._depths: Callable[[], Mapping[ModelName, Mapping[ServiceTier, int]]] = dict
+        self._ongoing: Callable[[], Mapping[ModelName, int]] = dict
+        self._replica_list_age_seconds: Callable[[], float] = lambda: float("nan")
         self.registry = CollectorRegistry()
-        self.requests = _counter(names.GATEWAY_REQUESTS, self.registry)
-        self.duration = _histogram(names.GATEWAY_REQUEST_DURATION, self.registry)
-        self.time_to_first_token = _histogram(names.GATEWAY_TIME_TO_FIRST_TOKEN, self.registry)
-        self.time_per_output_token = _histogram(names.GATEWAY_TIME_PER_OUTPUT_TOKEN, self.registry)
-        self.queue_wait = _histogram(names.GATEWAY_QUEUE_WAIT, self.registry)
-        self.tokens = _counter(names.GATEWAY_TOKENS, self.registry)
-        self.spend = _counter(names.GATEWAY_SPEND, self.registry)
-        self._retries = _counter(names.GATEWAY_RETRIES, self.registry)
-        self._dropped = _counter(names.GATEWAY_TELEMETRY_DROPPED, self.registry)
-        age = names.GATEWAY_REPLICA_LIST_AGE
-        self._replica_list_age = Gauge(age.name, age.meaning, registry=self.registry)
-        self._lanes: dict[tuple[str, str, str, str], LaneMetrics] = {}
-        self._queue_waits: dict[tuple[str, str], Any] = {}
+        self.registry.register(self)
 
     def lane(
         self,
@@ -108,29 +113,37 @@ class GatewayMetrics:
         variant: VariantName | None,
         tenant: TenantId | None,
         tier: ServiceTier | None,
-    ) -> LaneMetrics:
-        """Return the children of a combination; None is an empty label."""
-        labels = (model or "", variant or "", tenant or "", tier.value if tier else "")
+    ) -> Lane:
+        """Return the counters of a combination; None is an empty label."""
+        labels = (model or "", variant or "", tenant or "", tier or "")
         lane = self._lanes.get(labels)
         if lane is None:
-            lane = self._lanes[labels] = LaneMetrics(self, labels)
+            lane = self._lanes[labels] = Lane()
         return lane
+
+    def timings(self, model: ModelName, variant: VariantName | None, tier: ServiceTier) -> Timings:
+        """Return the distributions of a combination."""
+        labels = (model, variant or "", tier)
+        timings = self._timings.get(labels)
+        if timings is None:
+            timings = self._timings[labels] = Timings()
+        return timings
 
     def observe_queue_wait(self, model: ModelName, tier: ServiceTier, seconds: float) -> None:
         """Add one wait."""
-        labels = (model, tier.value)
-        child = self._queue_waits.get(labels)
-        if child is None:
-            child = self._queue_waits[labels] = self.queue_wait.labels(*labels)
-        child.observe(seconds)
+        labels = (model, tier)
+        waits = self._queue_waits.get(labels)
+        if waits is None:
+            waits = self._queue_waits[labels] = Distribution(names.GATEWAY_QUEUE_WAIT)
+        waits.observe(seconds)
 
     def count_retry(self, model: ModelName, kind: FailureKind) -> None:
         """Count a failed attempt that is tried again."""
-        self._retries.labels(model, kind.value).inc()
+        self._retries[model, kind.value] += 1
 
     def count_dropped(self, reason: str, count: int) -> None:
         """Count telemetry that was given up."""
-        self._dropped.labels(reason).inc(count)
+        self._dropped[reason] += count
 
     def watch(
         self,
@@ -139,31 +152,89 @@ class GatewayMetrics:
         replica_list_age_seconds: Callable[[], float],
     ) -> None:
         """Read these at every scrape instead of counting along."""
-        self.registry.register(_LiveGauges(depths, ongoing))
-        self._replica_list_age.set_function(replica_list_age_seconds)
-
-
-class _LiveGauges(Collector):
-    """Gauges whose truth lives in the dispatchers."""
-
-    def __init__(
-        self,
-        depths: Callable[[], Mapping[ModelName, Mapping[ServiceTier, int]]],
-        ongoing: Callable[[], Mapping[ModelName, int]],
-    ) -> None:
         self._depths = depths
         self._ongoing = ongoing
+        self._replica_list_age_seconds = replica_list_age_seconds
 
-    def collect(self) -> Iterable[Family]:
-        """Return queue depth and ongoing requests as of now."""
-        depth = names.GATEWAY_QUEUE_DEPTH
-        family = GaugeMetricFamily(depth.name, depth.meaning, labels=depth.labels)
-        for model, by_tier in self._depths().items():
-            for tier, count in by_tier.items():
-                family.add_metric([model, tier.value], count)
-        yield family
-        ongoing = names.GATEWAY_ONGOING_REQUESTS
-        family = GaugeMetricFamily(ongoing.name, ongoing.meaning, labels=ongoing.labels)
-        for model, count in self._ongoing().items():
-            family.add_metric([model], count)
-        yield family
+    # --- scraping ---------------------------------------------------------------------
+
+    def collect(self) -> Iterator[Family]:
+        """Return every family as of now."""
+        lanes = list(self._lanes.items())
+        yield _counter(
+            names.GATEWAY_REQUESTS,
+            (
+                ((*labels, str(status)), count)
+                for labels, lane in lanes
+                for status, count in lane.answers.items()
+            ),
+        )
+        timings = list(self._timings.items())
+        for metric, chosen in (
+            (names.GATEWAY_REQUEST_DURATION, [(k, t.duration) for k, t in timings]),
+            (names.GATEWAY_TIME_TO_FIRST_TOKEN, [(k, t.time_to_first_token) for k, t in timings]),
+            (
+                names.GATEWAY_TIME_PER_OUTPUT_TOKEN,
+                [(k, t.time_per_output_token) for k, t in timings],
+            ),
+            (names.GATEWAY_QUEUE_WAIT, list(self._queue_waits.items())),
+        ):
+            yield _histogram(metric, chosen)
+        metered = [(labels, lane) for labels, lane in lanes if labels[0]]
+        yield _counter(
+            names.GATEWAY_TOKENS,
+            (
+                ((*labels, kind), count)
+                for labels, lane in metered
+                for kind, count in (
+                    ("input", lane.input_tokens),
+                    ("cached", lane.cached_tokens),
+                    ("output", lane.output_tokens),
+                )
+            ),
+        )
+        yield _counter(names.GATEWAY_SPEND, ((labels, lane.spend_usd) for labels, lane in metered))
+        yield _gauge(
+            names.GATEWAY_QUEUE_DEPTH,
+            (
+                ((model, tier), count)
+                for model, by_tier in self._depths().items()
+                for tier, count in by_tier.items()
+            ),
+        )
+        yield _gauge(
+            names.GATEWAY_ONGOING_REQUESTS,
+            (((model,), count) for model, count in self._ongoing().items()),
+        )
+        yield _counter(names.GATEWAY_RETRIES, self._retries.items())
+        yield _gauge(names.GATEWAY_REPLICA_LIST_AGE, [((), self._replica_list_age_seconds())])
+        yield _counter(
+            names.GATEWAY_TELEMETRY_DROPPED,
+            (((reason,), count) for reason, count in self._dropped.items()),
+        )
+
+
+_Samples = Iterable[tuple[tuple[str, ...], float]]
+
+
+def _counter(metric: names.Metric, samples: _Samples) -> Family:
+    family = CounterMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family
+
+
+def _gauge(metric: names.Metric, samples: _Samples) -> Family:
+    family = GaugeMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family
+
+
+def _histogram(
+    metric: names.Metric, samples: Iterable[tuple[tuple[str, ...], Distribution]]
+) -> Family:
+    family = HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+    for labels, distribution in samples:
+        family.add_metric(labels, distribution.cumulative(), distribution.total)
+    return family

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], bool], *, timeout_seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], bool], *, timeout_seconds: float = 60.0) -> None:
     """Return as soon as ``condition`` holds.
 
     Raises:

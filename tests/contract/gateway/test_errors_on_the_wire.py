@@ -145,8 +145,15 @@ def test_what_the_engine_refuses_is_not_accounted(
     "path", ["/", "/v1", "/v1/responses", "/v1/embeddings", "/v1/messages", "/metrics", "/pause"]
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_other_paths_are_not_passed_on(http: httpx.Client, method: str, path: str) -> None:
-    check(http.request(method, path), 404, "unknown_url")
+def test_other_paths_are_not_passed_on(
+    gateway: LocalGateway, http: httpx.Client, method: str, path: str
+) -> None:
+    response = http.request(method, path)
+    check(response, 404, "unknown_url")
+    assert "x-ratelimit-remaining-requests" in response.headers
+    without_key = httpx.request(method, gateway.base_url.removesuffix("/v1") + path)
+    check(without_key, 404, "unknown_url")
+    assert "x-ratelimit-remaining-requests" not in without_key.headers
 
 
 def test_wrong_methods(http: httpx.Client) -> None:
@@ -165,7 +172,9 @@ def test_a_body_over_the_limit(engine: EngineProcess) -> None:
     with LocalGateway([ready_replica(engine.port)], settings) as small:
         url = small.base_url + "/chat/completions"
         big = json.dumps({**CHAT, "user": "x" * 5_000_000}).encode()
-        check(httpx.post(url, headers=AUTH, content=big), 413, "request_too_large")
+        refused = httpx.post(url, headers=AUTH, content=big)
+        check(refused, 413, "request_too_large")
+        assert "x-ratelimit-remaining-requests" in refused.headers
         chunks = (big[at : at + 65536] for at in range(0, len(big), 65536))
         check(httpx.post(url, headers=AUTH, content=chunks), 413, "request_too_large")
         assert httpx.post(url, headers=AUTH, json=CHAT).status_code == 200

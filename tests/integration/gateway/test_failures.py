@@ -352,6 +352,27 @@ class TestClientLeaves:
             wait_until(idle)
 
 
+@pytest.mark.parametrize("body", [CHAT, STREAM], ids=["plain", "streamed"])
+def test_connections_to_an_engine_are_used_again(body: dict[str, object]) -> None:
+    def answer(connection: socket.socket, request: bytes) -> None:
+        if b'"stream":true' in request:
+            usage = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\n'
+            done = chunked(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+            connection.sendall(HTTP_OK_STREAM + chunked(content_event("x", 1)))
+            connection.sendall(chunked(usage) + done)
+        else:
+            usage = b'{"usage":{"prompt_tokens":1,"completion_tokens":1}}'
+            connection.sendall(whole_answer(200, usage))
+
+    with (
+        ScriptedEngine(answer) as kept,
+        LocalGateway([ready_replica(kept.port)], settings()) as gateway,
+    ):
+        for _ in range(5):
+            assert post(gateway, body).status_code == 200
+        assert (len(kept.requests), kept.connections) == (5, 1)
+
+
 def test_a_kept_connection_that_the_engine_closed_is_not_an_error(engine: EngineProcess) -> None:
     served = 0
 

@@ -18,7 +18,9 @@ class Checker:
     def check_head(self, request: HttpRequest) -> HttpResponse | None:
         return HttpResponse(404, b"no") if request.path.startswith("/no") else None
 
-    def refuse(self, status: int, code: str, message: str) -> HttpResponse:
+    def refuse(
+        self, status: int, code: str, message: str, request: HttpRequest | None = None
+    ) -> HttpResponse:
         return HttpResponse(status, f"{code}: {message}".encode())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from trierarch.core.identifiers import ModelName
-from trierarch.gateway.errors import invalid_api_key, model_not_allowed
+from trierarch.gateway.errors import model_not_allowed
 from trierarch.ports import ApiKey, KeySource
 
 _BEARER = b"bearer "
@@ -25,17 +25,10 @@ def read_key(headers: dict[bytes, bytes]) -> bytes:
     return b"" if plain and plain != bearer else bearer
 
 
-def authenticate(headers: dict[bytes, bytes], keys: KeySource) -> ApiKey:
-    """Return the live key that a request carries.
-
-    Raises:
-        GatewayError: If there is none.
-    """
+def find_key(headers: dict[bytes, bytes], keys: KeySource) -> ApiKey | None:
+    """Return the live key that a request carries, or None."""
     text = read_key(headers)
-    key = keys.find(hashlib.sha256(text).digest()) if text else None
-    if key is None:
-        raise invalid_api_key()
-    return key
+    return keys.find(hashlib.sha256(text).digest()) if text else None
 
 
 def check_model_allowed(key: ApiKey, model: ModelName) -> None:

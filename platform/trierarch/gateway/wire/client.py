@@ -89,6 +89,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_headers",
         "_headers_done",
         "_is_paused",
+        "_keep_alive",
         "_monotonic_seconds",
         "_on_closed",
         "_on_idle",
@@ -129,6 +130,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._reset_message()
         self._response_begun = False
         self._complete = False
+        self._keep_alive = False
         self._header_bytes = 0
         self._pieces: list[bytes] = []
 
@@ -214,7 +216,7 @@ class UpstreamConnection(asyncio.Protocol):
             if not self._complete:
                 self._fail(FailureKind.RESET, f"not a valid HTTP/1.1 answer: {error}")
                 return
-            self._parser = None
+            self._keep_alive = False
         if not self._headers_done and self._header_bytes > MAX_RESPONSE_HEADER_BYTES:
             self._fail(FailureKind.RESET, "the answer's headers are too large")
             return
@@ -223,7 +225,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._pieces = []
             receiver.body_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if self._complete and self._receiver is not None:
-            self._finish(may_reuse=self._parser is not None and self._parser.should_keep_alive())
+            self._finish(may_reuse=self._keep_alive)
 
     def eof_received(self) -> bool:
         """Let the transport close; connection_lost decides what it means."""
@@ -266,6 +268,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Note the end of the answer, unless it was an interim one."""
         if self._headers_done:
             self._complete = True
+            # The parser forgets it as soon as this returns.
+            self._keep_alive = self._parser.should_keep_alive()
         else:
             self._reset_message()
 

@@ -50,12 +50,14 @@ class HttpResponse:
         body: Whole body.
         headers: Encoded lines, each with its line end; framing and Date are added on sending.
         content_type: Of the body.
+        code: Error code, for the log.
     """
 
     status: int
     body: bytes
     headers: bytes = b""
     content_type: bytes = b"application/json"
+    code: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

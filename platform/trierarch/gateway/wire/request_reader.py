@@ -29,8 +29,17 @@ class HeadChecker(Protocol):
         """Return an answer if the headers alone decide it; the body is then not kept."""
         ...
 
-    def refuse(self, status: int, code: str, message: str) -> HttpResponse:
-        """Return the answer to something that is no acceptable HTTP request."""
+    def refuse(
+        self, status: int, code: str, message: str, request: HttpRequest | None = None
+    ) -> HttpResponse:
+        """Return the answer to something that is no acceptable HTTP request.
+
+        Args:
+            status: HTTP status.
+            code: Stable word.
+            message: One sentence.
+            request: If its headers were acceptable.
+        """
         ...
 
 
@@ -58,6 +67,7 @@ class RequestReader:
         "_body_bytes_held",
         "_checker",
         "_current",
+        "_head_bytes",
         "_header_bytes",
         "_header_count",
         "_headers",
@@ -91,6 +101,7 @@ class RequestReader:
         self._target = b""
         self._header_bytes = 0
         self._header_count = 0
+        self._head_bytes = 0
 
     # --- used by the connection -------------------------------------------------------
 
@@ -170,6 +181,7 @@ class RequestReader:
         if self.state is not ReadingState.HEADERS:
             return
         self._header_count += 1
+        self._head_bytes += len(name) + len(value) + 4
         name = name.lower()
         headers = self._headers
         if name not in headers:
@@ -185,7 +197,7 @@ class RequestReader:
             return
         limits = self._limits
         headers = self._headers
-        size = len(self._target) + sum(len(k) + len(v) + 4 for k, v in headers.items())
+        size = len(self._target) + self._head_bytes
         if size > limits.max_header_bytes or self._header_count > limits.max_headers:
             self._refuse_headers()
             return
@@ -223,10 +235,10 @@ class RequestReader:
         expect = headers.get(b"expect", b"").lower()
         response = self._checker.check_head(request)
         if response is None and length > self._limits.max_body_bytes:
-            response = self._too_large()
+            response = self._too_large(request)
         elif response is None and expect not in {b"", b"100-continue"}:
             response = self._checker.refuse(
-                417, "invalid_request", "the only expectation is 100-continue"
+                417, "invalid_request", "the only expectation is 100-continue", request
             )
         if response is not None:
             request.early_response = response
@@ -244,7 +256,7 @@ class RequestReader:
         self.wants_continue = False
         limit = self._limits.max_body_bytes
         if len(request.body) + len(data) > limit:
-            request.early_response = self._too_large()
+            request.early_response = self._too_large(request)
             self._complete_as_last(request)
             return
         request.body += data
@@ -276,8 +288,7 @@ class RequestReader:
         self._stop()
         self.complete.append(request)
 
-    def _too_large(self) -> HttpResponse:
+    def _too_large(self, request: HttpRequest) -> HttpResponse:
         limit = self._limits.max_body_bytes
-        return self._checker.refuse(
-            413, "request_too_large", f"the request body is larger than {limit} bytes"
-        )
+        message = f"the request body is larger than {limit} bytes"
+        return self._checker.refuse(413, "request_too_large", message, request)
