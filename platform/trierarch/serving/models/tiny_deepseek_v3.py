@@ -41,6 +41,9 @@ EXPERTS_PER_TOKEN = 4
 GROUPS = 4
 GROUPS_PER_TOKEN = 2
 EXPERT_INTERMEDIATE = 64
+CONTEXT_TOKENS = 8192
+ORIGINAL_CONTEXT_TOKENS = 4096
+"""Where the rotary positions stop being stretched."""
 
 
 class TinyDeepseekV3Recipe:
@@ -69,9 +72,20 @@ class TinyDeepseekV3Recipe:
             "qk_rope_head_dim": ROTARY_HEAD_SIZE,
             "v_head_dim": VALUE_HEAD_SIZE,
             "hidden_act": "silu",
-            "max_position_embeddings": 8192,
+            "max_position_embeddings": CONTEXT_TOKENS,
             "rms_norm_eps": 1e-06,
             "rope_theta": 10000.0,
+            # As in the full model. Plain rotary positions would also go wrong in vLLM's CPU
+            # kernel, which takes the heads of a token for one.
+            "rope_scaling": {
+                "type": "yarn",
+                "factor": CONTEXT_TOKENS / ORIGINAL_CONTEXT_TOKENS,
+                "original_max_position_embeddings": ORIGINAL_CONTEXT_TOKENS,
+                "beta_fast": 32,
+                "beta_slow": 1,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+            },
             "rope_interleave": True,
             "attention_bias": False,
             "attention_dropout": 0.0,
