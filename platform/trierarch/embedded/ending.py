@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from trierarch.embedded.folder import RunFolder, find_lock_holder
-from trierarch.embedded.run import end_leftovers
+from trierarch.embedded.session import end_leftovers
 
 _ROUND_SECONDS = 0.1
 

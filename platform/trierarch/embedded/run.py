@@ -13,8 +13,7 @@ from trierarch.core.clock import Clock
 from trierarch.core.errors import Unavailable
 from trierarch.embedded import checks
 from trierarch.embedded.client_env import parse_client_env, write_client_env
-from trierarch.embedded.folder import RunFolder, hold_lock, write_json, write_private
-from trierarch.embedded.leftovers import end_processes, find_processes
+from trierarch.embedded.folder import RunFolder, write_json, write_private
 from trierarch.embedded.local_http import ask, get_json
 from trierarch.embedded.options import (
     ChildSpec,
@@ -24,18 +23,16 @@ from trierarch.embedded.options import (
     build_deployment,
 )
 from trierarch.embedded.progress import Reporter
-from trierarch.embedded.supervisor import Interrupted, Signals, Supervisor
+from trierarch.embedded.session import supervise
+from trierarch.embedded.supervisor import Supervisor
 from trierarch.settings.embedded import EmbeddedSettings, inherited_environment
 from trierarch.settings.paths import ledger_url
 
 QUESTION = "What is the capital of France?"
 """The request a run sends itself."""
 
-INTERRUPTED_EXIT_CODE = 130
-"""Of a run that was interrupted before it was ready, as shells have it."""
-
-ChildrenBuilder = Callable[[InternalPorts, str], Sequence[ChildSpec]]
-"""Returns the processes of a run from its ports and its id."""
+ChildrenBuilder = Callable[..., Sequence[ChildSpec]]
+"""Returns the processes of a run; called as ``build_children`` is."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,6 +45,7 @@ class RunContext:
         settings: Delays and limits.
         reporter: Tells people.
         announce_ready: Called once when the first answer is there.
+        build_children: Returns the processes to run.
     """
 
     options: RunOptions
@@ -55,6 +53,7 @@ class RunContext:
     settings: EmbeddedSettings
     reporter: Reporter
     announce_ready: Callable[[], None] = lambda: None
+    build_children: ChildrenBuilder = build_children
 
 
 def run(context: RunContext) -> int:
@@ -64,56 +63,22 @@ def run(context: RunContext) -> int:
         InvalidInput: If it cannot be started as asked.
         Unavailable: If a part of it does not work.
     """
-    options, reporter = context.options, context.reporter
-    options.check()
-    folder = RunFolder(options.data_dir.expanduser().absolute())
-    is_ready = False
-    with Signals().installed() as signals:
-        try:
-            folder.prepare()
-            with hold_lock(folder):
-                end_leftovers(folder, reporter.say)
-                run_id = secrets.token_hex(6)
-                try:
-                    with Supervisor(
-                        folder, run_id, context.clock, context.settings, signals, reporter.say
-                    ) as supervisor:
-                        ports = _start(context, folder, supervisor, run_id)
-                        _wait_until_ready(context, supervisor, ports)
-                        _greet(context, folder, ports)
-                        is_ready = True
-                        context.announce_ready()
-                        while True:
-                            supervisor.watch()
-                finally:
-                    folder.state_path.unlink(missing_ok=True)
-                    folder.remove_ray_temp_dir()
-        except Interrupted:
-            reporter.say("Ended; nothing is left running.")
-    return 0 if is_ready else INTERRUPTED_EXIT_CODE
+    context.options.check()
+    folder = RunFolder(context.options.data_dir.expanduser().absolute())
+
+    def body(supervisor: Supervisor) -> None:
+        ports = _start(context, folder, supervisor)
+        _wait_until_ready(context, supervisor, ports)
+        _greet(context, folder, ports)
+        supervisor.is_ready = True
+        context.announce_ready()
+        while True:
+            supervisor.watch()
+
+    return supervise(folder, context.clock, context.settings, context.reporter.say, body)
 
 
-def end_leftovers(folder: RunFolder, report: Callable[[str], None]) -> int:
-    """End what an earlier run left that was killed; return how many processes that were.
-
-    Raises:
-        Unavailable: If some cannot be ended.
-    """
-
-    def find() -> set[int]:
-        return find_processes(str(folder.data_dir))
-
-    found = len(find())
-    if found:
-        report(f"Ending {found} processes that an earlier run left.")
-        if living := end_processes(find):
-            raise Unavailable(f"{living} processes of an earlier run cannot be ended")
-    return found
-
-
-def _start(
-    context: RunContext, folder: RunFolder, supervisor: Supervisor, run_id: str
-) -> InternalPorts:
+def _start(context: RunContext, folder: RunFolder, supervisor: Supervisor) -> InternalPorts:
     options = context.options
     cores = len(os.sched_getaffinity(0))
     checks.check_port(options.port, "--port")
@@ -124,7 +89,7 @@ def _start(
     )
     ports = InternalPorts(*free)
     folder.make_ray_temp_dir()
-    write_json(folder.state_path, _build_state(options, ports, run_id))
+    write_json(folder.state_path, _build_state(options, ports, supervisor.run_id))
     write_private(folder.token_path, secrets.token_urlsafe(32) + "\n")
     # Importing costs time that only a run shall pay.
     from trierarch.serving.models import resolve_model
@@ -132,12 +97,12 @@ def _start(
     with context.reporter.step(f"Model {options.model}") as step:
         model = resolve_model(options.model, folder.data_dir, step.show)
     write_json(folder.deployment_path, build_deployment(options, model, cores))
-    _prepare_ledger(context, folder, run_id)
-    children = build_children(
+    _prepare_ledger(context, folder, supervisor.run_id)
+    children = context.build_children(
         options,
         folder,
         ports,
-        run_id=run_id,
+        run_id=supervisor.run_id,
         cores=cores,
         model_name=model.name,
         inherited=inherited_environment(),

@@ -81,6 +81,11 @@ class Supervisor:
         settings: For delays and limits.
         signals: Says when to hurry.
         report: Called with a line for people.
+
+    Attributes:
+        run_id: Marks its processes.
+        children: By name.
+        is_ready: Whether the run does what it was started for; set by its owner.
     """
 
     def __init__(
@@ -93,18 +98,19 @@ class Supervisor:
         report: Callable[[str], None],
     ) -> None:
         self._folder = folder
-        self._run_id = run_id
+        self.run_id = run_id
         self._clock = clock
         self._settings = settings
         self._signals = signals
         self._report = report
         self._guard: Guard | None = None
         self._pause = threading.Event()
+        self.is_ready = False
         self.children: dict[str, Child] = {}
 
     def __enter__(self) -> Supervisor:
         """Start the guard."""
-        self._guard = Guard.start(self._folder.data_dir, self._run_id)
+        self._guard = Guard.start(self._folder.data_dir, self.run_id)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -162,7 +168,7 @@ class Supervisor:
                 self._pause.wait(self._settings.poll_interval_seconds)
             child.kill()
         living = end_processes(
-            lambda: find_processes(str(self._folder.data_dir), self._run_id),
+            lambda: find_processes(str(self._folder.data_dir), self.run_id),
             is_hurried=self._signals.is_hurried,
         )
         if living:
