@@ -14,6 +14,7 @@ from pathlib import Path
 from trierarch.core.clock import Clock
 from trierarch.core.errors import Unavailable
 from trierarch.embedded import launch, leftovers
+from trierarch.embedded.folder import RunFolder
 from trierarch.embedded.options import ChildSpec
 from trierarch.settings.embedded import EmbeddedSettings
 
@@ -134,9 +135,10 @@ class Guard:
     process: subprocess.Popen[bytes]
 
     @staticmethod
-    def start(data_dir: Path, run_id: str) -> Guard:
+    def start(folder: RunFolder, run_id: str) -> Guard:
         """Start it, in a session of its own, so that no terminal ends it."""
-        command = [sys.executable, "-I", "-S", leftovers.__file__, str(data_dir), run_id]
+        command = [sys.executable, "-I", "-S", leftovers.__file__]
+        command += [str(folder.data_dir), run_id, str(folder.ray_temp_dir)]
         return Guard(
             subprocess.Popen(  # noqa: S603  # our own command, no shell
                 command,

@@ -8,13 +8,13 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from trierarch.core.errors import InvalidInput
+from trierarch.embedded.leftovers import remove_own_folder
 
 RAY_TEMP_DIR_MAX_CHARACTERS = 36
 """Ray appends up to 68 characters for its sockets, and Unix allows 107."""
@@ -93,9 +93,7 @@ class RunFolder:
 
     def remove_ray_temp_dir(self) -> None:
         """Remove what Ray left, if it is ours."""
-        with contextlib.suppress(FileNotFoundError):
-            if self.ray_temp_dir.lstat().st_uid == os.getuid():
-                shutil.rmtree(self.ray_temp_dir, ignore_errors=True)
+        remove_own_folder(self.ray_temp_dir)
 
     def make_ray_temp_dir(self) -> Path:
         """Make an empty folder for Ray that only this user can enter.

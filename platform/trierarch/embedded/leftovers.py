@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -100,7 +102,7 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def guard(data_dir: str, run_id: str) -> None:
+def guard(data_dir: str, run_id: str, temp_dir: str) -> None:
     """Wait for the end of standard input, then end what the run left.
 
     The supervisor holds the other end and writes a byte when it has ended everything
@@ -111,7 +113,16 @@ def guard(data_dir: str, run_id: str) -> None:
     if os.read(0, 1):
         return
     end_processes(lambda: find_processes(data_dir, run_id))
+    remove_own_folder(Path(temp_dir))
+
+
+def remove_own_folder(folder: Path) -> None:
+    """Remove a folder that this user owns; anything else in its place stays."""
+    with contextlib.suppress(FileNotFoundError):
+        status = folder.lstat()
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    guard(*sys.argv[1:3])
+    guard(*sys.argv[1:4])

@@ -110,7 +110,7 @@ class Supervisor:
 
     def __enter__(self) -> Supervisor:
         """Start the guard."""
-        self._guard = Guard.start(self._folder.data_dir, self.run_id)
+        self._guard = Guard.start(self._folder, self.run_id)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from trierarch.embedded.folder import RunFolder
 from trierarch.embedded.leftovers import end_processes, find_processes
 from trierarch.testing.waiting import wait_until
 
@@ -89,6 +90,7 @@ def test_a_killed_supervisor_leaves_nothing(data_dir: Path) -> None:
     run.wait_for("Try it:")
     assert run.end(signal.SIGKILL) == -signal.SIGKILL
     wait_until(lambda: is_quiet(data_dir), timeout_seconds=30)
+    wait_until(lambda: not RunFolder(data_dir).ray_temp_dir.exists())
 
 
 def test_a_run_ends_what_a_killed_one_and_its_guard_left_and_keeps_the_key(data_dir: Path) -> None:
