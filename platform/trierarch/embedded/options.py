@@ -176,7 +176,8 @@ def build_children(
                 "AUTOSCALER_METRIC_PORT": str(ports.ray_autoscaler_metrics),
             },
             restart_with=("controller",),
-            drain_seconds=10.0,
+            # It has nothing to save, and takes more than ten seconds to end by itself.
+            drain_seconds=2.0,
         ),
         ChildSpec(
             "controller",
