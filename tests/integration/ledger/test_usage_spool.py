@@ -350,7 +350,7 @@ for number in itertools.count():
 def run_gateway_until_killed(folder, url, template, name, output, *, seconds=None):
     """Run a process that records as fast as it can; kill it after a while or let it die."""
     die_in_write = "yes" if seconds is None else "no"
-    with output.open("ab") as file:
+    with output.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-c", GATEWAY, folder, url, template, name, die_in_write],
             stdout=file,
@@ -370,18 +370,19 @@ def run_gateway_until_killed(folder, url, template, name, output, *, seconds=Non
         process.wait()
 
 
-def read_output(output):
-    recorded, durable, last = set(), set(), {}
-    for line in output.read_text().splitlines():
-        word, _, request_id = line.partition(" ")
-        if word == "recorded":
-            recorded.add(request_id)
-        elif word == "durable":
+def read_outputs(outputs):
+    """Return which requests the processes had begun to record and which were durable."""
+    recorded, durable = set(), set()
+    for output in outputs:
+        # A kill may tear the last line (the kernel copies page by page): what follows the last
+        # line break was never said, and the process did nothing after it.
+        lines = output.read_text().rpartition("\n")[0].splitlines()
+        recorded |= {line.removeprefix("recorded ") for line in lines if line.startswith("r")}
+        said_durable = [line for line in lines if line.startswith("durable ")]
+        if said_durable:
             # Everything this process recorded until here is durable.
-            name, _, number = request_id.rpartition("-")
-            last[name] = int(number)
-    for name, number in last.items():
-        durable |= {f"{name}-{n}" for n in range(number + 1)}
+            name, _, number = said_durable[-1].removeprefix("durable ").rpartition("-")
+            durable |= {f"{name}-{n}" for n in range(int(number) + 1)}
     return recorded, durable
 
 
@@ -389,13 +390,13 @@ def test_killed_gateways_lose_nothing_durable_and_double_nothing(
     folder, sqlite_url, tmp_path, usage
 ):
     pauses_seconds = [0.05, 0.4, None, 0.8, 0.13, None]
-    template, output = tmp_path / "template", tmp_path / "output"
+    template = tmp_path / "template"
     template.write_bytes(encode(usage("q1")).removesuffix(b"\n"))
-    output.touch()
+    outputs = [tmp_path / f"output-{number}" for number in range(len(pauses_seconds))]
     # Without a pause the process dies by itself, with half of a group written.
-    for round_number, seconds in enumerate(pauses_seconds):
+    for number, (seconds, output) in enumerate(zip(pauses_seconds, outputs, strict=True)):
         run_gateway_until_killed(
-            folder, sqlite_url, template, f"g{round_number}", output, seconds=seconds
+            folder, sqlite_url, template, f"g{number}", output, seconds=seconds
         )
     ledger = Ledger.open(sqlite_url, SystemClock())
     spool = UsageSpool(folder, ledger, SystemClock())
@@ -403,7 +404,7 @@ def test_killed_gateways_lose_nothing_durable_and_double_nothing(
     assert spool.status().damaged_lines >= 1, "the last process died in the middle of a line"
     assert spool.close()
 
-    recorded, durable = read_output(output)
+    recorded, durable = read_outputs(outputs)
     in_ledger = ids(sqlite_url)
     assert len(durable) > 30, "the test did something"
     assert len(in_ledger) == len(set(in_ledger))
