@@ -1,7 +1,7 @@
 """What the pipeline remembers between two decisions, as plain immutable values.
 
-The state is written with every decision record and read back after a restart,
-so a new leader goes on where the old one stopped.
+The state before a decision is written with its record; deciding again from the
+record gives the state after it, so a new leader goes on where the old one stopped.
 """
 
 from __future__ import annotations
@@ -13,14 +13,29 @@ from pydantic import TypeAdapter
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What the load asked for at one earlier decision, before anything held it back."""
+
+    at_unix_seconds: float
+    replicas: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class PipelineState:
     """The memory of one model deployment's pipeline.
 
     Attributes:
         last_decision_unix_seconds: Time of the last decision; None before the first.
+        last_fresh_unix_seconds: When signals were last fresh; before the first, when they were
+            first missed.
+        last_addition_unix_seconds: When capacity was last asked for; None if it never was.
+        recommendations: Of the longest window, oldest first.
     """
 
     last_decision_unix_seconds: float | None = None
+    last_fresh_unix_seconds: float | None = None
+    last_addition_unix_seconds: float | None = None
+    recommendations: tuple[Recommendation, ...] = ()
 
     def as_record(self) -> dict[str, Any]:
         """Return the state as JSON values."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import http.client
 import json
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,15 @@ def get_json(port: int, path: str, timeout_seconds: float = 2.0) -> tuple[int, A
         return None
     finally:
         connection.close()
+
+
+def accepts_connections(port: int, timeout_seconds: float = 2.0) -> bool:
+    """Tell whether somebody listens on a port."""
+    try:
+        socket.create_connection((LOCALHOST, port), timeout_seconds).close()
+    except OSError:
+        return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from trierarch.core.errors import Unavailable
 from trierarch.embedded import checks
 from trierarch.embedded.client_env import parse_client_env, write_client_env
 from trierarch.embedded.folder import RunFolder, write_json, write_private
-from trierarch.embedded.local_http import ask, get_json
+from trierarch.embedded.local_http import accepts_connections, ask, get_json
 from trierarch.embedded.options import (
     ChildSpec,
     InternalPorts,
@@ -186,8 +186,12 @@ def _wait_until_ready(context: RunContext, supervisor: Supervisor, ports: Intern
 
         supervisor.wait_until(has_ready_replicas, "the engine", settings.start_timeout_seconds)
     with context.reporter.step("Gateway"):
+        # Ready says that it can serve; the data port is another one and may open a moment later.
         supervisor.wait_until(
-            lambda: _is_ok(get_json(context.options.admin_port, "/readyz")),
+            lambda: (
+                _is_ok(get_json(context.options.admin_port, "/readyz"))
+                and accepts_connections(context.options.port)
+            ),
             "the gateway",
             settings.start_timeout_seconds,
         )

@@ -57,8 +57,9 @@ def quantile(values: Sequence[float], q: float) -> float | None:
 
 
 def summarize(values: Sequence[float]) -> dict[str, float | int | None]:
-    """Return count and quantiles of sorted values."""
-    summary: dict[str, float | int | None] = {"count": len(values)}
+    """Return count, mean and quantiles of sorted values."""
+    mean = math.fsum(values) / len(values) if values else None
+    summary: dict[str, float | int | None] = {"count": len(values), "mean": mean}
     for q in QUANTILES:
         summary[f"p{q * 100:g}"] = quantile(values, q)
     return summary

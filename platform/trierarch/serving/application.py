@@ -14,10 +14,8 @@ from ray import serve
 from ray.serve import Application
 
 from trierarch.serving.layout import build_engine_environment, plan_group
+from trierarch.serving.names import DEPLOYMENT_NAME
 from trierarch.serving.replica import Replica, ReplicaArguments
-
-DEPLOYMENT_NAME = "replica"
-"""Of the one deployment in every application."""
 
 
 class ApplicationArguments(ReplicaArguments):

@@ -90,7 +90,10 @@ def build_engine_environment(spec: EngineSpec) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "TRIERARCH_ENGINE_FATE_SHARING": "1",
-        "VLLM_LOGGING_LEVEL": "INFO",
+        # vLLM's lines go to the replica's own JSON stream.
+        "VLLM_CONFIGURE_LOGGING": "0",
+        "OTEL_SERVICE_NAME": "trierarch-engine",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
     }
     if spec.device == "cpu":
         kv_cache_bytes = spec.kv_cache_bytes or CPU_KV_CACHE_BYTES_DEFAULT
@@ -137,7 +140,8 @@ def build_vllm_arguments(
     if spec.parallelism.expert:
         arguments.append("--enable-expert-parallel")
     if spec.otlp_traces_endpoint:
-        arguments += ["--otlp-traces-endpoint", spec.otlp_traces_endpoint]
+        traces = spec.otlp_traces_endpoint.rstrip("/") + "/v1/traces"
+        arguments += ["--otlp-traces-endpoint", traces]
     # Inside a placement group vLLM would choose its Ray executor, which cannot
     # share the group's bundles with the replica that already holds them.
     backend = "uni" if spec.parallelism.ranks == 1 else "mp"

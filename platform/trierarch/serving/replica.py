@@ -65,7 +65,8 @@ class _Server(uvicorn.Server):
 class Replica:
     """The class that Ray Serve deploys, behind ``serve.ingress``."""
 
-    async def __init__(self, arguments: dict[str, Any]) -> None:
+    # Ray Serve awaits the constructor, on the loop that then serves.
+    async def __init__(self, arguments: dict[str, Any]) -> None:  # type: ignore[misc]  # see above
         self._arguments = ReplicaArguments.model_validate(arguments)
         self._clock = SystemClock()
         self._state = ReplicaState.STARTING
@@ -93,7 +94,8 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> RequestGate:
         """Return the application for clients that come through Ray Serve's proxy."""
-        assert self._gate is not None
+        if self._gate is None:
+            raise RuntimeError("the replica has not started")
         return self._gate
 
     async def check_health(self) -> None:

@@ -67,4 +67,4 @@ class EngineSpec(_Frozen):
     engine_arguments: dict[str, JsonValue] = Field(default_factory=dict)
     """Any further vLLM options by their command-line names without dashes in front."""
     otlp_traces_endpoint: str | None = None
-    """OTLP/HTTP traces address; None writes no spans."""
+    """OTLP/HTTP base address, without ``/v1/traces``; None writes no spans."""

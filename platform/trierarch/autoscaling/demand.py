@@ -1,0 +1,194 @@
+"""How many replicas the load asks for: independent analyzers, the largest answer counts.
+
+Two thresholds per analyzer, so that the count which satisfies one does not
+provoke the other: capacity is added above the high mark and given back only if
+the load, put on one replica fewer, would stay below the low mark.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from trierarch.autoscaling.decision import Reason
+from trierarch.autoscaling.load import Load, fresh_latency, fresh_value, hold_after_seconds
+from trierarch.autoscaling.signals import Observation
+from trierarch.autoscaling.specification import ScalingSpec
+
+FULL_RATIO = 0.9
+"""Share of its seats (or of its KV memory) at which a pool is full."""
+
+RELAXED_RATIO = 0.6
+"""Share of its seats that a smaller pool may have taken after a removal."""
+
+RELAXED_QUEUE_RATIO = 0.5
+"""Share of the queue target that may wait when a replica is given back."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Need:
+    """One analyzer's answer.
+
+    Attributes:
+        replicas: Capacity needed, ready plus starting, over all variants.
+        reason: Which analyzer.
+        message: With the numbers.
+    """
+
+    replicas: int
+    reason: Reason
+    message: str
+
+
+def analyze_growth(observation: Observation, spec: ScalingSpec, load: Load) -> list[Need]:
+    """Return what each analyzer asks for that finds the present capacity too small."""
+    needs = []
+    if observation.ready == 0 and (load.waiting_requests > 0 or (load.arrivals_per_second or 0)):
+        message = f"{load.waiting_requests:g} requests wait and no replica is ready"
+        needs.append(Need(1, Reason.ACTIVATION, message))
+    if observation.ready > 0:
+        needs += _queue_needs(observation, spec, load)
+        needs += _saturation_needs(observation, spec, load)
+        needs += _latency_needs(observation, spec)
+    return needs
+
+
+def _queue_needs(observation: Observation, spec: ScalingSpec, load: Load) -> list[Need]:
+    ready = observation.ready
+    depth = load.waiting_requests / ready
+    if depth <= spec.target_queue_depth:
+        return []
+    needs = [
+        Need(
+            ready + 1,
+            Reason.QUEUE_DEPTH,
+            f"{depth:.1f} requests wait per ready replica, above the target of"
+            f" {spec.target_queue_depth:g}",
+        )
+    ]
+    hold_after = hold_after_seconds(spec)
+    completed = fresh_value(
+        observation.gateway.completed_per_second,
+        now_unix_seconds=observation.now_unix_seconds,
+        hold_after=hold_after,
+    )
+    if completed and load.arrivals_per_second is not None:
+        # With requests waiting, what the pool finishes is what it can.
+        rate_per_replica = completed / ready
+        drain_seconds = spec.behavior.backlog_drain_seconds
+        wanted = load.arrivals_per_second + load.waiting_requests / drain_seconds
+        replicas = math.ceil(wanted / rate_per_replica - 1e-9)
+        needs.append(
+            Need(
+                replicas,
+                Reason.BACKLOG,
+                f"{load.arrivals_per_second:.2f} requests/s arrive and"
+                f" {load.waiting_requests:g} wait; to be rid of those in {drain_seconds:g} s at"
+                f" {rate_per_replica:.2f} requests/s per replica takes {replicas}",
+            )
+        )
+    return needs
+
+
+def _saturation_needs(observation: Observation, spec: ScalingSpec, load: Load) -> list[Need]:
+    ready = observation.ready
+    needs = []
+    seats = mean_seats(observation, spec)
+    if seats is not None and load.running_requests is not None:
+        replicas = math.ceil(load.running_requests / (FULL_RATIO * seats) - 1e-9)
+        if replicas > ready:
+            needs.append(
+                Need(
+                    replicas,
+                    Reason.SATURATION,
+                    f"{load.running_requests:g} requests run on {ready * seats:g} seats",
+                )
+            )
+    for variant in observation.variants:
+        used = fresh_value(
+            variant.engine.kv_used_ratio,
+            now_unix_seconds=observation.now_unix_seconds,
+            hold_after=hold_after_seconds(spec),
+        )
+        if variant.ready and used is not None and used > FULL_RATIO:
+            message = f"{used:.0%} of the KV memory of {variant.name} is used"
+            needs.append(Need(ready + 1, Reason.SATURATION, message))
+    return needs
+
+
+def _latency_needs(observation: Observation, spec: ScalingSpec) -> list[Need]:
+    needs = []
+    for name, seconds, limit in measured_latencies(observation, spec):
+        if seconds > limit:
+            needs.append(
+                Need(
+                    observation.ready + 1,
+                    Reason.LATENCY,
+                    f"{name} is {seconds:.3f} s, above the objective of {limit:g} s",
+                )
+            )
+    return needs
+
+
+def measured_latencies(
+    observation: Observation, spec: ScalingSpec
+) -> list[tuple[str, float, float]]:
+    """Return name, measured seconds and promised seconds of what is promised and measured."""
+    if spec.slo is None:
+        return []
+    found = []
+    percentile = spec.slo.percentile
+    gateway = observation.gateway
+    for name, signal, limit in (
+        ("time to first token", gateway.ttft, spec.slo.ttft_seconds),
+        ("time per output token", gateway.tpot, spec.slo.tpot_seconds),
+    ):
+        summary = fresh_latency(
+            signal,
+            now_unix_seconds=observation.now_unix_seconds,
+            hold_after=hold_after_seconds(spec),
+        )
+        if limit is not None and summary is not None:
+            found.append((f"p{percentile:g} {name}", summary.at_percentile(percentile), limit))
+    return found
+
+
+def mean_seats(observation: Observation, spec: ScalingSpec) -> float | None:
+    """Return the seats of one replica, averaged over the ready ones; None if unknown."""
+    seats = 0
+    for variant in observation.variants:
+        limit = spec.variant(variant.name).max_running_requests
+        if variant.ready and limit is None:
+            return None
+        seats += variant.ready * (limit or 0)
+    return seats / observation.ready if observation.ready else None
+
+
+def fewest_safe(observation: Observation, spec: ScalingSpec, load: Load) -> Need | None:
+    """Return the smallest pool that the present load leaves relaxed; None if nothing can be said.
+
+    This is the N/(N-1) check in general form: the load is put on fewer replicas and must stay
+    below the low marks there.
+    """
+    if not load.is_complete or load.running_requests is None:
+        return None
+    if load.is_idle:
+        floor = 0 if spec.behavior.scale_to_zero.enabled else 1
+        return Need(floor, Reason.IDLE, "nothing arrives, waits or runs")
+    seats = mean_seats(observation, spec)
+    if seats is None:
+        return None
+    for name, seconds, limit in measured_latencies(observation, spec):
+        if seconds > RELAXED_RATIO * limit:
+            message = f"{name} of {seconds:.3f} s leaves no room below {limit:g} s"
+            return Need(observation.ready, Reason.CONSOLIDATION_UNSAFE, message)
+    by_seats = math.ceil(load.running_requests / (RELAXED_RATIO * seats) - 1e-9)
+    allowed_waiting = RELAXED_QUEUE_RATIO * spec.target_queue_depth
+    by_queue = math.ceil(load.waiting_requests / allowed_waiting - 1e-9)
+    replicas = max(1, by_seats, by_queue)
+    return Need(
+        replicas,
+        Reason.LOW_LOAD,
+        f"{load.running_requests:g} running and {load.waiting_requests:g} waiting requests leave"
+        f" {replicas} replicas relaxed",
+    )

@@ -1,0 +1,283 @@
+"""The autoscaler: one observation in, one decision out; the same code in production and replay.
+
+``observe -> analyze -> recommend -> place -> stabilize -> constrain -> decide``.
+Pure: time is in the observation, memory in the state. What is not known never
+takes capacity away.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from trierarch.autoscaling.constraints import constrain
+from trierarch.autoscaling.decision import (
+    Admission,
+    DecisionInputs,
+    DecisionStep,
+    Reason,
+    ScalingDecision,
+    Stage,
+)
+from trierarch.autoscaling.demand import analyze_growth, fewest_safe
+from trierarch.autoscaling.load import Freshness, Load, read_load
+from trierarch.autoscaling.outlook import build_conditions, build_counterfactual, unit_cost
+from trierarch.autoscaling.placement import place
+from trierarch.autoscaling.signals import Observation
+from trierarch.autoscaling.specification import ScalingSpec
+from trierarch.autoscaling.state import PipelineState, Recommendation
+from trierarch.core.identifiers import DecisionId
+
+SCALE_DOWN_WINDOW_COLD_STARTS = 2.0
+"""Default window of scale-down in cold starts: what is given back too early costs one."""
+
+LEAST_SCALE_DOWN_WINDOW_SECONDS = 60.0
+
+
+@dataclasses.dataclass(slots=True)
+class _Draft:
+    """The number on its way through the stages."""
+
+    replicas: int
+    reason: Reason
+    message: str
+    steps: list[DecisionStep] = dataclasses.field(default_factory=list)
+
+    def change(self, stage: Stage, after: int, reason: Reason, message: str) -> None:
+        """Note a stage's word; it becomes the decision's if it changes the number."""
+        self.steps.append(DecisionStep(stage, self.replicas, after, reason, message))
+        if after != self.replicas:
+            self.replicas, self.reason, self.message = after, reason, message
+
+
+def decide(
+    observation: Observation, spec: ScalingSpec, state: PipelineState, decision_id: DecisionId
+) -> tuple[ScalingDecision, PipelineState]:
+    """Return how many replicas of each variant there should be, and what to remember.
+
+    Args:
+        observation: What is known now.
+        spec: What was asked for.
+        state: What the last decision left.
+        decision_id: Unique; given by the caller, because a pure function cannot make one.
+
+    Raises:
+        KeyError: If the observation has a variant that the spec has not.
+    """
+    now = observation.now_unix_seconds
+    last_fresh = state.last_fresh_unix_seconds
+    load = read_load(
+        observation,
+        spec,
+        lost_for_seconds=0.0 if last_fresh is None else max(0.0, now - last_fresh),
+    )
+    current = observation.current
+    draft = _Draft(current, Reason.AT_TARGET, f"{current} replicas are what the load needs")
+    next_state = dataclasses.replace(state, last_decision_unix_seconds=now)
+    _observe(draft, load)
+    if load.freshness is Freshness.FRESH:
+        next_state = dataclasses.replace(next_state, last_fresh_unix_seconds=now)
+        _analyze(draft, observation, spec, load)
+        next_state = _remember(next_state, spec, now, draft.replicas)
+        _stabilize(draft, observation, spec, next_state)
+    elif last_fresh is None:
+        next_state = dataclasses.replace(next_state, last_fresh_unix_seconds=now)
+    before_limits, wanted_reason = draft.replicas, draft.reason
+    mix = place(observation, spec, draft.replicas)
+    limited = constrain(
+        observation, spec, mix, wanted=draft.replicas, may_shrink=load.freshness is Freshness.FRESH
+    )
+    for limit in limited.limits:
+        draft.change(Stage.CONSTRAIN, limit.replicas, limit.reason, limit.message)
+    total = sum(limited.mix.values())
+    if total != draft.replicas:
+        message = f"the variants can carry {total}"
+        draft.change(Stage.PLACE, total, Reason.INVENTORY, message)
+    if total > current:
+        next_state = dataclasses.replace(next_state, last_addition_unix_seconds=now)
+    # A limit binds although the count stays as it is: that is why it stays.
+    binding = limited.limits[-1].reason if limited.limits else wanted_reason
+    reason, message = draft.reason, draft.message
+    if total == current and before_limits != current and limited.limits:
+        reason, message = limited.limits[-1].reason, limited.limits[-1].message
+    if not draft.steps:
+        draft.steps.append(DecisionStep(Stage.ANALYZE, current, current, reason, message))
+    decision = ScalingDecision(
+        id=decision_id,
+        at_unix_seconds=now,
+        deployment=observation.deployment,
+        model=observation.model,
+        replicas=limited.mix,
+        previous={variant.name: variant.current for variant in observation.variants},
+        reason=reason,
+        message=_word(current, total, message),
+        steps=tuple(draft.steps),
+        binding=binding,
+        counterfactual=build_counterfactual(observation, spec, limited.mix),
+        conditions=build_conditions(observation, spec, load, limited.limits),
+        admission=Admission(flex_open=load.freshness is Freshness.FRESH and total <= current),
+        inputs=DecisionInputs(observation, spec, state),
+    )
+    return decision, next_state
+
+
+def _word(current: int, desired: int, message: str) -> str:
+    if desired == current:
+        return f"keep {current}: {message}"
+    return f"scale {current} to {desired}: {message}"
+
+
+def _observe(draft: _Draft, load: Load) -> None:
+    if load.freshness is Freshness.FRESH:
+        return
+    age = "" if load.age_seconds is None else f", the newest is {load.age_seconds:.0f} s old"
+    reason = load.reason or Reason.METRICS_MISSING
+    message = f"signals are not fresh{age}; nothing is removed and nothing is added on guesses"
+    draft.steps.append(DecisionStep(Stage.OBSERVE, draft.replicas, draft.replicas, reason, message))
+    draft.reason, draft.message = reason, message
+
+
+def _analyze(draft: _Draft, observation: Observation, spec: ScalingSpec, load: Load) -> None:
+    """Put the largest need into the draft, or the smaller pool that would do."""
+    current = draft.replicas
+    needs = analyze_growth(observation, spec, load)
+    for need in needs:
+        step = DecisionStep(Stage.ANALYZE, current, need.replicas, need.reason, need.message)
+        draft.steps.append(step)
+    if needs:
+        largest = max(needs, key=lambda need: need.replicas)
+        if largest.replicas > current:
+            draft.change(Stage.RECOMMEND, largest.replicas, largest.reason, largest.message)
+        elif observation.ready < current:
+            message = f"{current - observation.ready} replicas on their way cover it"
+            draft.reason, draft.message = Reason.STARTING_CREDIT, message
+            draft.change(Stage.RECOMMEND, current, Reason.STARTING_CREDIT, message)
+        else:
+            draft.reason, draft.message = largest.reason, largest.message
+        return
+    safe = fewest_safe(observation, spec, load)
+    if safe is None:
+        message = "signals are incomplete: enough to add capacity, not to give any back"
+        draft.change(Stage.RECOMMEND, current, Reason.METRICS_MISSING, message)
+        draft.reason, draft.message = Reason.METRICS_MISSING, message
+    elif safe.replicas < current:
+        draft.change(Stage.RECOMMEND, safe.replicas, safe.reason, safe.message)
+    elif safe.reason is Reason.CONSOLIDATION_UNSAFE:
+        draft.reason, draft.message = safe.reason, safe.message
+
+
+def _scale_down_window_seconds(observation: Observation, spec: ScalingSpec) -> float:
+    window = spec.behavior.scale_down.window_seconds
+    if window is not None:
+        return window
+    cold = cold_start_seconds(observation, spec)
+    return max(LEAST_SCALE_DOWN_WINDOW_SECONDS, SCALE_DOWN_WINDOW_COLD_STARTS * cold)
+
+
+def cold_start_seconds(observation: Observation, spec: ScalingSpec) -> float:
+    """Return the longest cold start that is to be expected: measured, else believed."""
+    longest = 0.0
+    for variant in observation.variants:
+        believed = spec.variant(variant.name).cold_start_seconds
+        longest = max(longest, max(variant.cold_starts_seconds, default=believed))
+    return longest
+
+
+def _remember(state: PipelineState, spec: ScalingSpec, now: float, replicas: int) -> PipelineState:
+    behavior = spec.behavior
+    down = behavior.scale_down.window_seconds
+    kept_seconds = max(
+        behavior.scale_up.window_seconds,
+        LEAST_SCALE_DOWN_WINDOW_SECONDS if down is None else down,
+        *(
+            SCALE_DOWN_WINDOW_COLD_STARTS * variant.cold_start_seconds
+            for variant in spec.variants
+            if down is None
+        ),
+    )
+    kept = tuple(r for r in state.recommendations if 0 <= now - r.at_unix_seconds <= kept_seconds)
+    return dataclasses.replace(state, recommendations=(*kept, Recommendation(now, replicas)))
+
+
+def _stabilize(
+    draft: _Draft, observation: Observation, spec: ScalingSpec, state: PipelineState
+) -> None:
+    current, wanted = observation.current, draft.replicas
+    now = observation.now_unix_seconds
+    if wanted > current:
+        _stabilize_growth(draft, observation, spec, state)
+        return
+    if wanted >= current:
+        return
+    behavior = spec.behavior.scale_down
+    window = _scale_down_window_seconds(observation, spec)
+    recent = [r for r in state.recommendations if now - r.at_unix_seconds <= window]
+    highest = max(r.replicas for r in recent)
+    is_watched = now - recent[0].at_unix_seconds >= window - spec.behavior.interval_seconds
+    if highest >= current or not is_watched:
+        message = f"within the last {window:g} s the load needed up to {max(highest, current)}"
+        draft.change(Stage.STABILIZE, current, Reason.STABILIZING, message)
+        return
+    dwell = behavior.dwell_seconds
+    dwell = cold_start_seconds(observation, spec) if dwell is None else dwell
+    added = state.last_addition_unix_seconds
+    if added is not None and now - added < dwell:
+        message = f"capacity was added {now - added:.0f} s ago; it stays for {dwell:.0f} s"
+        draft.change(Stage.STABILIZE, current, Reason.DWELL, message)
+        return
+    if observation.ready < current:
+        message = "replicas are still starting; none is removed before they serve"
+        draft.change(Stage.STABILIZE, current, Reason.STABILIZING, message)
+        return
+    most = max(1, math.floor(behavior.max_step_ratio * current))
+    lowest = max(highest, current - most)
+    if lowest > wanted:
+        message = f"at most {most} at once, and {highest} were needed in the last {window:g} s"
+        draft.steps.append(
+            DecisionStep(Stage.STABILIZE, wanted, lowest, Reason.STEP_LIMIT, message)
+        )
+        # The cause is still the low load; only the step is shorter.
+        draft.replicas = lowest
+
+
+def _stabilize_growth(
+    draft: _Draft, observation: Observation, spec: ScalingSpec, state: PipelineState
+) -> None:
+    current, wanted = observation.current, draft.replicas
+    now = observation.now_unix_seconds
+    behavior = spec.behavior.scale_up
+    window = behavior.window_seconds
+    if window > 0 and draft.reason is not Reason.ACTIVATION:
+        recent = [r for r in state.recommendations if now - r.at_unix_seconds <= window]
+        lasting = min(r.replicas for r in recent)
+        is_watched = now - recent[0].at_unix_seconds >= window - spec.behavior.interval_seconds
+        if lasting <= current or not is_watched:
+            message = f"a higher demand must last {window:g} s"
+            draft.change(Stage.STABILIZE, current, Reason.STABILIZING, message)
+            return
+        if lasting < wanted:
+            draft.steps.append(
+                DecisionStep(
+                    Stage.STABILIZE,
+                    wanted,
+                    lasting,
+                    Reason.STABILIZING,
+                    f"{lasting} were needed during all of the last {window:g} s",
+                )
+            )
+            wanted = draft.replicas = lasting
+    most = max(behavior.max_step_replicas, math.floor(behavior.max_step_ratio * current))
+    if wanted > current + most:
+        draft.steps.append(
+            DecisionStep(
+                Stage.STABILIZE,
+                wanted,
+                current + most,
+                Reason.STEP_LIMIT,
+                f"at most {most} more at once",
+            )
+        )
+        draft.replicas = current + most
+
+
+__all__ = ["cold_start_seconds", "decide", "unit_cost"]

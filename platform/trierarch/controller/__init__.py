@@ -1,0 +1,1 @@
+"""What an operator does on Kubernetes, in one process: deploys, counts, decides, scales."""

@@ -1,0 +1,164 @@
+"""The controller as a process: its loops side by side, and a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import uvicorn
+
+from trierarch import __version__
+from trierarch.adapters.ledger import Ledger
+from trierarch.adapters.ray_serve import RayServe
+from trierarch.controller.accounting import Accountant
+from trierarch.controller.deploying import Deployer
+from trierarch.controller.deployment import ModelDeployment, ModelDeploymentFile
+from trierarch.controller.fleet import Fleet
+from trierarch.controller.scaling import Autoscaler, ScalingParts
+from trierarch.controller.server import build_app
+from trierarch.controller.telemetry import ControllerMetrics
+from trierarch.core.clock import Clock, SystemClock
+from trierarch.core.errors import InvalidInput, TrierarchError
+from trierarch.observability.logging import configure_logging
+from trierarch.observability.tracing import Tracer, start_otlp_writer
+from trierarch.settings.controller import ControllerSettings
+
+_logger = logging.getLogger(__name__)
+
+LOCALHOST = "127.0.0.1"
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signal handlers alone: they end the whole process, not only the server."""
+        yield
+
+
+def run(settings: ControllerSettings, clock: Clock | None = None) -> int:
+    """Run the controller until SIGTERM or SIGINT; return the exit code."""
+    clock = clock or SystemClock()
+    configure_logging(settings.log_level)
+    logging.getLogger("httpx").setLevel("WARNING")
+    try:
+        models = ModelDeploymentFile.read(settings.deployment_file).models
+        token = _read_token(settings)
+        ledger = Ledger.open(settings.ledger_url, clock)
+        try:
+            asyncio.run(_serve(settings, models, token, ledger, clock))
+        finally:
+            ledger.close()
+    except InvalidInput as error:
+        sys.stderr.write(f"trierarch controller: {error}\n")
+        return 2
+    except TrierarchError as error:
+        sys.stderr.write(f"trierarch controller: {error}\n")
+        return 1
+    return 0
+
+
+def _read_token(settings: ControllerSettings) -> str:
+    try:
+        return settings.token_file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{settings.token_file} cannot be read: {error}") from error
+
+
+async def _serve(
+    settings: ControllerSettings,
+    models: tuple[ModelDeployment, ...],
+    token: str,
+    ledger: Ledger,
+    clock: Clock,
+) -> None:
+    metrics = ControllerMetrics()
+    fleet = Fleet(models, clock)
+    async with contextlib.AsyncExitStack() as stack:
+        # Everything it talks to is on this machine; a proxy would only be in the way.
+        client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+        serve = RayServe(client, settings.ray_dashboard_url)
+        announce_url = f"http://{LOCALHOST}:{settings.port}/announcements"
+
+        def build_application(model: ModelDeployment, replicas: int) -> dict[str, Any]:
+            return model.build_application(
+                replicas, announce_url, settings.token_file, settings.otlp_endpoint
+            )
+
+        deployer = Deployer(serve, fleet, build_application)
+        accountant = Accountant(ledger, fleet, metrics, settings.cost_window_seconds)
+        autoscaler = Autoscaler(
+            ScalingParts(
+                client=client,
+                serve=serve,
+                ledger=ledger,
+                fleet=fleet,
+                metrics=metrics,
+                tracer=_build_tracer(settings, stack),
+                clock=clock,
+                gateway_admin_url=settings.gateway_admin_url,
+                interval_seconds=settings.decision_interval_seconds,
+                cost_window_seconds=settings.cost_window_seconds,
+            )
+        )
+        config = uvicorn.Config(
+            build_app(fleet, metrics, clock, token),
+            host=LOCALHOST,
+            port=settings.port,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=1,
+        )
+        await _run_until_signal(
+            _Server(config).serve(),
+            deployer.run(settings.look_interval_seconds),
+            accountant.run_capacity(settings.capacity_interval_seconds),
+            accountant.run_allocation(settings.allocation_interval_seconds),
+            autoscaler.run(),
+        )
+
+
+def _build_tracer(settings: ControllerSettings, stack: contextlib.AsyncExitStack) -> Tracer:
+    export = None
+    if settings.otlp_endpoint:
+        writer = start_otlp_writer(
+            settings.otlp_endpoint,
+            service_name="trierarch-controller",
+            service_version=__version__,
+            on_drop=functools.partial(_logger.warning, "gave up %d traces"),
+        )
+        stack.callback(writer.close)
+        export = writer.put
+    return Tracer(sample_ratio=1.0, random_bytes=os.urandom, export=export)
+
+
+async def _run_until_signal(*loops: Any) -> None:
+    """Run loops until SIGTERM or SIGINT; a loop that fails ends all of them.
+
+    Raises:
+        Exception: Of the loop that failed.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    tasks = [asyncio.ensure_future(work) for work in loops]
+    waiter = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([*tasks, waiter], return_when=asyncio.FIRST_COMPLETED)
+    failed = [task for task in tasks if task.done()]
+    for task in (*tasks, waiter):
+        task.cancel()
+    await asyncio.gather(*tasks, waiter, return_exceptions=True)
+    for task in failed:
+        task.result()
+    _logger.info("controller ended")
