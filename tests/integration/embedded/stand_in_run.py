@@ -21,6 +21,7 @@ STANDIN = Path(__file__).with_name("standin.py")
 
 def main(arguments: dict[str, object]) -> int:
     modes: dict[str, str] = arguments.pop("modes", {})  # type: ignore[assignment]  # JSON
+    usual = "stubborn" if arguments.pop("is_stubborn", False) else "serve"
     is_detached = arguments.pop("detach", False)
     data_dir = Path(str(arguments.pop("data_dir")))
     options = RunOptions(data_dir=data_dir, **arguments)  # type: ignore[arg-type]  # JSON
@@ -37,14 +38,14 @@ def main(arguments: dict[str, object]) -> int:
         stand_ins = [
             ChildSpec(
                 spec.name,
-                command(served[spec.name], modes.get(spec.name, "serve")),
+                command(served[spec.name], modes.get(spec.name, usual)),
                 spec.environment,
                 is_asked_first=spec.is_asked_first,
                 restart_with=spec.restart_with,
             )
             for spec in real
         ]
-        api = ChildSpec("api", command(options.port, "serve"), real[0].environment)
+        api = ChildSpec("api", command(options.port, usual), real[0].environment)
         return [*stand_ins, api]
 
     clock = SystemClock()

@@ -1,8 +1,9 @@
 """A stand-in for Ray, the controller or the gateway; run by path.
 
 ``standin.py PORT MODE``: serves what the supervisor asks of all three. MODE is
-``serve``, ``crash`` (ends at once with code 3) or ``unready`` (never ready). It has a
-child in a session of its own that ignores SIGTERM, as engines may.
+``serve``, ``crash`` (ends at once with code 3), ``unready`` (never ready) or
+``stubborn``. It has a child in a session of its own, which in the last mode ignores
+SIGTERM, as engines may.
 """
 
 from __future__ import annotations
@@ -13,10 +14,8 @@ import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-STUBBORN = (
-    "import os, signal, time; os.setsid(); signal.signal(signal.SIGTERM, signal.SIG_IGN);"
-    " time.sleep(600)"
-)
+CHILD = "import os, signal, time; os.setsid(); {more}; time.sleep(600)"
+STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 USAGE = {
     "prompt_tokens": 7,
     "completion_tokens": 3,
@@ -55,7 +54,8 @@ def main(port: int, mode: str) -> None:
     print(f"stand-in {os.getpid()} {mode}", flush=True)
     if mode == "crash":
         sys.exit(3)
-    subprocess.Popen([sys.executable, "-I", "-S", "-c", STUBBORN])
+    child = CHILD.format(more=STUBBORN if mode == "stubborn" else "pass")
+    subprocess.Popen([sys.executable, "-I", "-S", "-c", child])
     Handler.is_ready = mode != "unready"
     ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 

@@ -74,7 +74,7 @@ def is_quiet(data_dir: Path) -> bool:
 
 
 def test_a_ready_run_answers_and_ctrl_c_leaves_nothing(data_dir: Path) -> None:
-    run = Run(data_dir)
+    run = Run(data_dir, is_stubborn=True)
     run.wait_for("Try it:")
     assert "Paris." in run.output
     assert "7 input and 3 output tokens, cost 0.000012 USD" in run.output
@@ -86,7 +86,7 @@ def test_a_ready_run_answers_and_ctrl_c_leaves_nothing(data_dir: Path) -> None:
 
 
 def test_a_killed_supervisor_leaves_nothing(data_dir: Path) -> None:
-    run = Run(data_dir)
+    run = Run(data_dir, is_stubborn=True)
     run.wait_for("Try it:")
     assert run.end(signal.SIGKILL) == -signal.SIGKILL
     wait_until(lambda: is_quiet(data_dir), timeout_seconds=30)
@@ -94,7 +94,7 @@ def test_a_killed_supervisor_leaves_nothing(data_dir: Path) -> None:
 
 
 def test_a_run_ends_what_a_killed_one_and_its_guard_left_and_keeps_the_key(data_dir: Path) -> None:
-    first = Run(data_dir)
+    first = Run(data_dir, is_stubborn=True)
     first.wait_for("Try it:")
     key = (data_dir / "client.env").read_text().splitlines()[1]
     guards = [
