@@ -84,11 +84,14 @@ class PocketRecipe:
 
     @property
     def generation_config(self) -> Mapping[str, object]:
-        """The checkpoint's ``generation_config.json``: the dense model's advised sampling."""
+        """The checkpoint's ``generation_config.json``: greedy, where a request says nothing.
+
+        The dense model's card advises temperature 0.2, at which a model this small answers a
+        plain question in another language once in a while.
+        """
         return {
-            "do_sample": True,
-            "temperature": 0.2,
-            "top_p": 0.9,
+            "do_sample": False,
+            "temperature": 0.0,
             "bos_token_id": BEGIN_TOKEN,
             "eos_token_id": END_TOKEN,
             "pad_token_id": END_TOKEN,
