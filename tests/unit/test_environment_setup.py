@@ -18,9 +18,23 @@ from trierarch_setup.session import pinned_uv
 LOG = Path("setup.log")
 
 
+def settings_for(
+    pip: dict[str, str],
+    environment: dict[str, str] | None = None,
+    *,
+    has_system_certificates: bool = False,
+) -> pip_settings.UvSettings:
+    return pip_settings.translate(
+        pip,
+        environment or {},
+        is_folder=lambda path: path in {"/wheels", "/certificates"},
+        has_system_certificates=has_system_certificates,
+    )
+
+
 def translate(pip: dict[str, str], environment: dict[str, str] | None = None) -> dict[str, str]:
     """Return what uv is told beside its time-out."""
-    settings = pip_settings.translate(pip, environment or {}, lambda folder: folder != "/missing")
+    settings = settings_for(pip, environment)
     return {k: v for k, v in settings.environment.items() if k != "UV_HTTP_TIMEOUT"}
 
 
@@ -36,6 +50,10 @@ class TestPipSettings:
             "index-url": "https://c.example/simple",
             "proxy": "b:3128",
         }
+
+    def test_an_empty_variable_leaves_what_a_file_says(self) -> None:
+        listing = ":env:.find-links=''\nglobal.find-links='/wheels'\n"
+        assert pip_settings.parse(listing) == {"find-links": "/wheels"}
 
     @pytest.mark.parametrize(
         "line",
@@ -89,10 +107,40 @@ class TestPipSettings:
         assert translate(pip, {said: "mine"}) == {}
 
     @pytest.mark.parametrize(
+        ("pip", "environment", "told"),
+        [
+            ({"cert": "/certificates"}, {}, {"SSL_CERT_DIR": "/certificates"}),
+            ({}, {"REQUESTS_CA_BUNDLE": "/ca.pem"}, {"SSL_CERT_FILE": "/ca.pem"}),
+            ({}, {"CURL_CA_BUNDLE": "/ca.pem"}, {"SSL_CERT_FILE": "/ca.pem"}),
+            ({"cert": "/a"}, {"REQUESTS_CA_BUNDLE": "/b"}, {"SSL_CERT_FILE": "/a"}),
+            ({"cert": "/a"}, {"SSL_CERT_DIR": "/b"}, {}),
+        ],
+    )
+    def test_certificates_that_pip_trusts_are_trusted(
+        self, pip: dict[str, str], environment: dict[str, str], told: dict[str, str]
+    ) -> None:
+        assert translate(pip, environment) == told
+
+    @pytest.mark.parametrize(
+        ("pip", "environment", "told"),
+        [
+            ({}, {}, "1"),
+            ({"cert": "/ca.pem"}, {}, None),
+            ({}, {"SSL_CERT_FILE": "/ca.pem"}, None),
+            ({}, {"UV_NATIVE_TLS": "0"}, None),
+        ],
+    )
+    def test_the_machines_own_certificates_count_if_nobody_names_others(
+        self, pip: dict[str, str], environment: dict[str, str], told: str | None
+    ) -> None:
+        settings = settings_for(pip, environment, has_system_certificates=True)
+        assert settings.environment.get("UV_SYSTEM_CERTS") == told
+
+    @pytest.mark.parametrize(
         ("value", "options"), [("1", ["--no-index"]), ("True", ["--no-index"]), ("0", []), ("", [])]
     )
     def test_no_index_becomes_an_option(self, value: str, options: list[str]) -> None:
-        settings = pip_settings.translate({"no-index": value}, {}, lambda _: True)
+        settings = settings_for({"no-index": value})
         assert list(settings.options) == options
 
     @pytest.mark.parametrize(
@@ -106,7 +154,7 @@ class TestPipSettings:
         ],
     )
     def test_the_longer_time_out_holds(self, pip: dict[str, str], seconds: str) -> None:
-        settings = pip_settings.translate(pip, {}, lambda _: True)
+        settings = settings_for(pip)
         assert settings.environment["UV_HTTP_TIMEOUT"] == seconds
 
 
@@ -332,7 +380,27 @@ class TestFailures:
             ),
             ("ERROR: No matching distribution found for uv==0.13.9", "does not have a package"),
             ("cause: HTTP status client error (401 Unauthorized)", "credentials"),
-            ("cause: invalid peer certificate: UnknownIssuer", "certificate"),
+            ("cause: invalid peer certificate: UnknownIssuer", "not trusted here"),
+            (
+                "warning: Invalid `SSL_CERT_FILE`. Path does not exist: /no.pem. No default "
+                "certificates will be trusted.\ncause: invalid peer certificate: UnknownIssuer",
+                "certificate file /no.pem is missing",
+            ),
+            (
+                "warning: No valid certificates found in `SSL_CERT_FILE`: /bad.pem. No default "
+                "certificates will be trusted.\ncause: invalid peer certificate: UnknownIssuer",
+                "certificate file /bad.pem is missing or holds no certificates",
+            ),
+            (
+                "warning: Invalid `SSL_CERT_FILE`. Path does not exist: /no.pem. No default "
+                "certificates will be trusted.\ncause: dns error",
+                "cannot be reached",
+            ),
+            (
+                "OSError: Could not find a suitable TLS CA certificate bundle, invalid path: /no",
+                "certificate file /no is missing",
+            ),
+            ("SSLError(136, '[X509: NO_CERTIFICATE_OR_CRL_FOUND] no", "holds no certificates"),
             ("error: Permission denied (os error 13)", "who owns"),
             ("something new", "exit status 2"),
         ],

@@ -10,6 +10,11 @@ class SetupFailure(Exception):
     """The set-up cannot go on; the message is for the person who has to act."""
 
 
+_NO_CERTIFICATES = (
+    "the certificate file {path} is missing or holds no certificates: correct what names it, which "
+    "is pip's `cert` setting, SSL_CERT_FILE, SSL_CERT_DIR, REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE"
+)
+
 _CAUSES: tuple[tuple[str, str], ...] = (
     (
         r"No space left on device|os error 28\b|Disk quota exceeded",
@@ -20,6 +25,13 @@ _CAUSES: tuple[tuple[str, str], ...] = (
         "a downloaded package differs from the one that requirements/ pins, so it was not "
         "installed: the package index is changed or damaged on the way",
     ),
+    (
+        r"(?s)`SSL_CERT_(?:FILE|DIR)`[^\n]*?: (?P<path>[^\n]+)\. No default certificates"
+        r".*invalid peer certificate",
+        _NO_CERTIFICATES,
+    ),
+    (r"TLS CA certificate bundle, invalid path: (?P<path>[^\n]+)", _NO_CERTIFICATES),
+    (r"NO_CERTIFICATE_OR_CRL_FOUND", _NO_CERTIFICATES),
     (
         r"invalid peer certificate|CERTIFICATE_VERIFY_FAILED|self.signed certificate",
         "the package index's certificate is not trusted here: name your organisation's "
@@ -60,7 +72,8 @@ def explain(step: str, output: str, exit_status: int, log_file: Path) -> str:
         log_file: Where the user finds the rest.
     """
     for pattern, sentence in _CAUSES:
-        if re.search(pattern, output):
-            return f"{step} failed: {sentence}. Full log: {log_file}"
+        if found := re.search(pattern, output):
+            reason = sentence.format(path=found.groupdict().get("path") or "in use")
+            return f"{step} failed: {reason}. Full log: {log_file}"
     ended = f"signal {-exit_status}" if exit_status < 0 else f"exit status {exit_status}"
     return f"{step} failed ({ended}). The end of the log tells why: {log_file}"

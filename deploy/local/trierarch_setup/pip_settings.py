@@ -47,7 +47,7 @@ def parse(listing: str) -> dict[str, str]:
             value = ast.literal_eval(quoted.strip())
         except (SyntaxError, ValueError):
             continue
-        if isinstance(value, str):
+        if isinstance(value, str) and value:  # pip takes an empty one for none
             found[section][key.lower().replace("_", "-")] = value
     effective: dict[str, str] = {}
     for section in _SECTIONS:
@@ -58,7 +58,9 @@ def parse(listing: str) -> dict[str, str]:
 def translate(
     pip: Mapping[str, str],
     environment: Mapping[str, str],
-    folder_exists: Callable[[str], bool],
+    *,
+    is_folder: Callable[[str], bool],
+    has_system_certificates: bool,
 ) -> UvSettings:
     """Return the uv settings that mean what pip's mean.
 
@@ -67,8 +69,10 @@ def translate(
     Args:
         pip: Effective settings, as ``parse`` returns them.
         environment: The inherited variables.
-        folder_exists: Tells whether a local ``find-links`` folder is there; pip skips one that
-            is not, uv would fail.
+        is_folder: Tells whether a path is a folder. pip skips a ``find-links`` folder that is
+            missing, uv would fail; certificates may be in a file or in a folder.
+        has_system_certificates: The machine has a store of certificates; pip trusts it, uv
+            only if it is told to.
     """
     wanted: dict[str, str] = {}
     if index := pip.get("index-url", "").strip():
@@ -80,14 +84,16 @@ def translate(
     links = [
         link
         for link in pip.get("find-links", "").split()
-        if "://" in link or link.startswith("file:") or folder_exists(link)
+        if "://" in link or link.startswith("file:") or is_folder(link)
     ]
     if links:
         wanted["UV_FIND_LINKS"] = ",".join(links)
     if hosts := pip.get("trusted-host", "").split():
         wanted["UV_INSECURE_HOST"] = " ".join(hosts)
-    if certificate := pip.get("cert", "").strip():
-        wanted["SSL_CERT_FILE"] = certificate
+    if certificates := _certificates(pip, environment):
+        wanted["SSL_CERT_DIR" if is_folder(certificates) else "SSL_CERT_FILE"] = certificates
+    elif has_system_certificates:
+        wanted["UV_SYSTEM_CERTS"] = "1"
     if certificate := pip.get("client-cert", "").strip():
         wanted["SSL_CLIENT_CERT"] = certificate
     if proxy := pip.get("proxy", "").strip():
@@ -97,6 +103,9 @@ def translate(
     overridden = {
         "UV_DEFAULT_INDEX": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"),
         "UV_INDEX": ("UV_INDEX", "UV_EXTRA_INDEX_URL"),
+        "SSL_CERT_FILE": _UV_CERTIFICATES,
+        "SSL_CERT_DIR": _UV_CERTIFICATES,
+        "UV_SYSTEM_CERTS": (*_UV_CERTIFICATES, "UV_SYSTEM_CERTS", "UV_NATIVE_TLS"),
         "ALL_PROXY": ("ALL_PROXY", "HTTPS_PROXY", "all_proxy", "https_proxy"),
     }
     return UvSettings(
@@ -107,6 +116,19 @@ def translate(
         },
         options=options,
     )
+
+
+_UV_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Where uv looks for certificates."""
+
+_REQUESTS_CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Where pip looks for certificates that its configuration does not name."""
+
+
+def _certificates(pip: Mapping[str, str], environment: Mapping[str, str]) -> str:
+    """Return the file or folder with the certificates that pip trusts; empty for its own."""
+    named = (pip.get("cert", ""), *(environment.get(name, "") for name in _REQUESTS_CERTIFICATES))
+    return next((path.strip() for path in named if path.strip()), "")
 
 
 _TRUE = ("1", "true", "yes", "on", "y", "t")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -40,6 +41,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self._uv_settings: pip_settings.UvSettings | None = None
+        self._pip_listing: str | None = None
         self.variables = {
             name: value for name, value in self.inherited.items() if name not in _MISLEADING
         }
@@ -104,18 +106,31 @@ class Session:
     def _settings(self) -> pip_settings.UvSettings:
         """Read pip's configuration, once."""
         if self._uv_settings is None:
-            for interpreter in (sys.executable, str(self.layout.bootstrap / "bin" / "python")):
-                listing = self.pip_listing(interpreter)
-                if listing is not None:
-                    break
-            pip = pip_settings.parse(listing or "")
             self._uv_settings = pip_settings.translate(
-                pip, self.inherited, lambda folder: Path(folder).expanduser().is_dir()
+                pip_settings.parse(self.pip_listing() or ""),
+                self.inherited,
+                is_folder=lambda path: Path(path).expanduser().is_dir(),
+                has_system_certificates=_has_system_certificates(),
             )
         return self._uv_settings
 
-    def pip_listing(self, interpreter: str) -> str | None:
-        """Return an interpreter's ``pip config list``, or None where it has no pip."""
+    def pip_listing(self) -> str | None:
+        """Return ``pip config list``, or None where no Python at hand has a pip.
+
+        The Python that runs this may be a virtual environment's without pip, such as the one
+        that this set-up makes: then the one it was made from is asked.
+        """
+        base = getattr(sys, "_base_executable", sys.executable)
+        for interpreter in (sys.executable, base, str(self.layout.bootstrap / "bin" / "python")):
+            if self._pip_listing is None:
+                self._pip_listing = self._pip_listing_of(interpreter)
+        return self._pip_listing
+
+    def has_pip(self) -> bool:
+        """Tell whether the Python that runs this has pip."""
+        return self._pip_listing_of(sys.executable) is not None
+
+    def _pip_listing_of(self, interpreter: str) -> str | None:
         try:
             answer = subprocess.run(  # noqa: S603
                 [interpreter, "-m", "pip", "config", "list"],
@@ -128,6 +143,16 @@ class Session:
         except OSError:
             return None
         return answer.stdout if answer.returncode == 0 else None
+
+
+def _has_system_certificates() -> bool:
+    """Tell whether this machine has a store of certificates, as its administrators keep it."""
+    paths = ssl.get_default_verify_paths()
+    file: str | None = paths.cafile
+    folder: str | None = paths.capath
+    if file is not None:
+        return True
+    return folder is not None and any(Path(folder).iterdir())
 
 
 @contextmanager
@@ -168,14 +193,15 @@ def ensure_uv(session: Session) -> None:
     """
     lock = session.layout.requirements / "bootstrap.lock"
     version = pinned_uv(lock.read_text())
-    if _uv_version(session.uv) == version:
+    # Without any pip at hand nobody could say what its configuration is: fetch one along.
+    if _uv_version(session.uv) == version and session.pip_listing() is not None:
         return
     bootstrap = session.layout.bootstrap
     remove(bootstrap)
     step = session.step(f"Fetching the installer (uv {version})")
     install = ["-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "-r", str(lock)]
     # Debian ships pip and venv apart: a Python may have either.
-    if session.pip_listing(sys.executable) is not None:
+    if session.has_pip():
         session.run([sys.executable, *install, "--target", str(bootstrap)], step)
     elif session.attempt([sys.executable, "-m", "venv", str(bootstrap)], step)[0] == 0:
         session.run([str(bootstrap / "bin" / "python"), *install], step)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -62,20 +64,26 @@ class SmallCheckout:
         root: The checkout.
         wheels: The only place packages come from.
         cache: uv's cache, empty at first.
+        started: Every set-up that was started.
     """
 
     root: Path
     wheels: Path
     cache: Path
+    started: list[subprocess.Popen[str]] = dataclasses.field(default_factory=list)
 
     @property
     def environment(self) -> Path:
         return self.root / ".venv"
 
-    def start(self, **variables: str) -> subprocess.Popen[str]:
-        """Start the set-up; its output can be read line by line."""
-        return subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(self.root)],
+    def start(self, interpreter: str = sys.executable, **variables: str) -> subprocess.Popen[str]:
+        """Start the set-up; its output can be read line by line.
+
+        It gets none of the variables and reads none of the files that say to pip and uv
+        where this machine's packages come from.
+        """
+        process = subprocess.Popen(
+            [interpreter, "-c", PROGRAM, str(self.root)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -85,16 +93,28 @@ class SmallCheckout:
                 "HOME": str(self.root),
                 "PYTHONPATH": str(ROOT / "deploy" / "local"),
                 "PYTHONUNBUFFERED": "1",
+                "PIP_CONFIG_FILE": os.devnull,
+                "UV_NO_CONFIG": "1",
                 "PIP_NO_INDEX": "1",
                 "PIP_FIND_LINKS": str(self.wheels),
                 "UV_CACHE_DIR": str(self.cache),
                 **variables,
             },
         )
+        self.started.append(process)
+        return process
 
-    def set_up(self, **variables: str) -> tuple[int, str]:
+    def end(self) -> None:
+        """End what a failed test left running."""
+        for process in self.started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            with process:  # waits and closes its output
+                pass
+
+    def set_up(self, interpreter: str = sys.executable, **variables: str) -> tuple[int, str]:
         """Run the set-up to its end and return its exit code and output."""
-        process = self.start(**variables)
+        process = self.start(interpreter, **variables)
         output, _ = process.communicate(timeout=120)
         return process.returncode, output
 

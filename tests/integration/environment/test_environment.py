@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import time
+import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,8 +37,10 @@ def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, bootstrap: Path) -> SmallCheckout:
-    return make_checkout(tmp_path, bootstrap)
+def checkout(tmp_path: Path, bootstrap: Path) -> Iterator[SmallCheckout]:
+    made = make_checkout(tmp_path, bootstrap)
+    yield made
+    made.end()
 
 
 def wait_for(process: subprocess.Popen[str], words: str) -> None:
@@ -200,8 +204,24 @@ def test_a_lacking_package_is_one_clear_line(checkout: SmallCheckout) -> None:
     assert "Traceback" not in output
 
 
+def test_pips_settings_count_where_the_running_python_has_no_pip(
+    checkout: SmallCheckout, tmp_path: Path
+) -> None:
+    venv.create(tmp_path / "without-pip", with_pip=False)
+    configuration = checkout.root / ".config" / "pip" / "pip.conf"
+    configuration.parent.mkdir(parents=True)
+    configuration.write_text(f"[global]\nno-index = true\nfind-links = {checkout.wheels}\n")
+    code, output = checkout.set_up(
+        str(tmp_path / "without-pip" / "bin" / "python"),
+        PIP_CONFIG_FILE="",
+        PIP_NO_INDEX="",
+        PIP_FIND_LINKS="",
+    )
+    assert code == 0, output
+    assert checkout.command() == "served"
+
+
 def test_a_registry_that_does_not_answer_is_one_clear_line(checkout: SmallCheckout) -> None:
-    began_seconds = time.monotonic()
     code, output = checkout.set_up(
         PIP_NO_INDEX="0",
         PIP_FIND_LINKS="",
@@ -211,7 +231,6 @@ def test_a_registry_that_does_not_answer_is_one_clear_line(checkout: SmallChecko
     assert code == 1
     assert "the package index cannot be reached" in output.splitlines()[-1]
     assert "Traceback" not in output
-    assert time.monotonic() - began_seconds < 60
 
 
 def test_a_deleted_interpreter_means_a_new_environment(checkout: SmallCheckout) -> None:
