@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -26,6 +27,8 @@ def free_port() -> int:
 
 
 class Run:
+    started: ClassVar[list[Run]] = []
+
     def __init__(self, data_dir: Path, **fields: object) -> None:
         self.data_dir = data_dir
         self.output_path = data_dir.parent / f"output-{len(list(data_dir.parent.iterdir()))}.txt"
@@ -43,6 +46,7 @@ class Run:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+        self.started.append(self)
 
     @property
     def output(self) -> str:
@@ -66,6 +70,8 @@ def data_dir(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     yield folder
     # Whatever a failed test left; a passed one has asserted that there is nothing.
+    while Run.started:
+        Run.started.pop().end(signal.SIGKILL)
     end_processes(lambda: find_processes(str(folder)), grace_seconds=0)
 
 
