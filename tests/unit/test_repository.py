@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import platform
 import re
 import subprocess
@@ -125,6 +126,7 @@ def test_every_package_folder_has_an_init() -> None:
     assert sorted(missing) == []
 
 
+@functools.cache
 def imported_packages(path: Path) -> set[str]:
     """Return the top-level names a file imports, wherever in the file."""
     names = set()
