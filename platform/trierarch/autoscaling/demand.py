@@ -190,5 +190,5 @@ def fewest_safe(observation: Observation, spec: ScalingSpec, load: Load) -> Need
         replicas,
         Reason.LOW_LOAD,
         f"{load.running_requests:g} running and {load.waiting_requests:g} waiting requests leave"
-        f" {replicas} replicas relaxed",
+        f" {replicas} {'replica' if replicas == 1 else 'replicas'} relaxed",
     )

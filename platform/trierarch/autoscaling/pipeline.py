@@ -21,7 +21,7 @@ from trierarch.autoscaling.decision import (
 )
 from trierarch.autoscaling.demand import analyze_growth, fewest_safe
 from trierarch.autoscaling.load import Freshness, Load, read_load
-from trierarch.autoscaling.outlook import build_conditions, build_counterfactual, unit_cost
+from trierarch.autoscaling.outlook import build_conditions, build_counterfactual
 from trierarch.autoscaling.placement import place
 from trierarch.autoscaling.signals import Observation
 from trierarch.autoscaling.specification import ScalingSpec
@@ -72,7 +72,7 @@ def decide(
         lost_for_seconds=0.0 if last_fresh is None else max(0.0, now - last_fresh),
     )
     current = observation.current
-    draft = _Draft(current, Reason.AT_TARGET, f"{current} replicas are what the load needs")
+    draft = _Draft(current, Reason.AT_TARGET, "it is what the load needs")
     next_state = dataclasses.replace(state, last_decision_unix_seconds=now)
     _observe(draft, load)
     if load.freshness is Freshness.FRESH:
@@ -82,7 +82,7 @@ def decide(
         _stabilize(draft, observation, spec, next_state)
     elif last_fresh is None:
         next_state = dataclasses.replace(next_state, last_fresh_unix_seconds=now)
-    before_limits, wanted_reason = draft.replicas, draft.reason
+    before_limits, wanted_reason, wanted_message = draft.replicas, draft.reason, draft.message
     mix = place(observation, spec, draft.replicas)
     limited = constrain(
         observation, spec, mix, wanted=draft.replicas, may_shrink=load.freshness is Freshness.FRESH
@@ -99,7 +99,8 @@ def decide(
     binding = limited.limits[-1].reason if limited.limits else wanted_reason
     reason, message = draft.reason, draft.message
     if total == current and before_limits != current and limited.limits:
-        reason, message = limited.limits[-1].reason, limited.limits[-1].message
+        reason = limited.limits[-1].reason
+        message = f"{limited.limits[-1].message}; {wanted_message}"
     if not draft.steps:
         draft.steps.append(DecisionStep(Stage.ANALYZE, current, current, reason, message))
     decision = ScalingDecision(
@@ -122,9 +123,10 @@ def decide(
 
 
 def _word(current: int, desired: int, message: str) -> str:
+    noun = "replica" if max(current, desired) == 1 else "replicas"
     if desired == current:
-        return f"keep {current}: {message}"
-    return f"scale {current} to {desired}: {message}"
+        return f"keep {current} {noun}: {message}"
+    return f"scale from {current} to {desired} {noun}: {message}"
 
 
 def _observe(draft: _Draft, load: Load) -> None:
@@ -149,7 +151,7 @@ def _analyze(draft: _Draft, observation: Observation, spec: ScalingSpec, load: L
         if largest.replicas > current:
             draft.change(Stage.RECOMMEND, largest.replicas, largest.reason, largest.message)
         elif observation.ready < current:
-            message = f"{current - observation.ready} replicas on their way cover it"
+            message = f"{largest.message}; {current - observation.ready} on the way cover it"
             draft.reason, draft.message = Reason.STARTING_CREDIT, message
             draft.change(Stage.RECOMMEND, current, Reason.STARTING_CREDIT, message)
         else:
@@ -278,6 +280,3 @@ def _stabilize_growth(
             )
         )
         draft.replicas = current + most
-
-
-__all__ = ["cold_start_seconds", "decide", "unit_cost"]

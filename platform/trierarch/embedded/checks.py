@@ -109,3 +109,9 @@ def check_disk(needs: Mapping[Path, int]) -> None:
                 f"{folder} has {free_bytes / 1e6:,.0f} MB of free disk space and"
                 f" {need_bytes / 1e6:,.0f} MB are needed; free some or choose another --data-dir"
             )
+
+
+def computes_bfloat16(cpuinfo: str) -> bool:
+    """Return whether a processor has instructions for bfloat16, from ``/proc/cpuinfo``."""
+    flags = set(cpuinfo.split())
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})

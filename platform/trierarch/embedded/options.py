@@ -88,12 +88,23 @@ class ChildSpec:
     drain_seconds: float = 5.0
 
 
-def build_deployment(options: RunOptions, model: LocalModel, cores: int) -> dict[str, Any]:
-    """Return what the controller shall run."""
+def build_deployment(
+    options: RunOptions, model: LocalModel, cores: int, *, computes_bfloat16: bool = True
+) -> dict[str, Any]:
+    """Return what the controller shall run.
+
+    Args:
+        options: What the user asked for.
+        model: On disk.
+        cores: Of this machine.
+        computes_bfloat16: Whether its processor has instructions for that; one that has not
+            serves twice as many tokens in float32, which holds every bfloat16 exactly.
+    """
+    is_wide = model.dtype == "bfloat16" and not computes_bfloat16
     engine = EngineSpec(
         model_path=str(model.path),
         served_name=model.name,
-        dtype=model.dtype,
+        dtype="float32" if is_wide else model.dtype,
         max_model_tokens=min(model.context_tokens or CONTEXT_TOKENS, CONTEXT_TOKENS),
         # Threads of two replicas that share a core would wait for each other spinning.
         threads_per_rank=max(1, cores // options.max_replicas),

@@ -96,7 +96,11 @@ def _start(context: RunContext, folder: RunFolder, supervisor: Supervisor) -> In
 
     with context.reporter.step(f"Model {options.model}") as step:
         model = resolve_model(options.model, folder.data_dir, step.show)
-    write_json(folder.deployment_path, build_deployment(options, model, cores))
+    is_fast = _computes_bfloat16()
+    write_json(
+        folder.deployment_path,
+        build_deployment(options, model, cores, computes_bfloat16=is_fast),
+    )
     _prepare_ledger(context, folder, supervisor.run_id)
     children = context.build_children(
         options,
@@ -130,8 +134,12 @@ def _build_state(options: RunOptions, ports: InternalPorts, run_id: str) -> dict
     }
 
 
+def _computes_bfloat16() -> bool:
+    return checks.computes_bfloat16(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+
+
 def _check_room(options: RunOptions, folder: RunFolder) -> None:
-    model_bytes = _measure_model_bytes(options)
+    model_bytes = _measure_model_bytes(options) * (1 if _computes_bfloat16() else 2)
     replicas = max(1, options.max_replicas)
     need_bytes = checks.need_memory_bytes(
         model_bytes, replicas, is_simulated=options.engine == "simulated"

@@ -24,7 +24,6 @@ the 120 to 420 s that operators report for such models.
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 
@@ -61,9 +60,6 @@ SPOT_PRICE_RATIO = 0.45
 COLD_START = ColdStart(median_seconds=300.0, spread_ratio=0.25)
 MAXIMUM_REPLICAS = 64
 PEAK_WINDOW_SECONDS = 300.0
-START_WINDOW_SECONDS = 300.0
-START_HEADROOM_RATIO = 2.0
-"""Initial replicas over what the first minutes need; the same for every policy."""
 
 
 def single_fleet() -> FleetSetup:
@@ -137,18 +133,12 @@ def replicas_needed(setup: FleetSetup, trace: Trace, *, window_seconds: float) -
     return np.bincount(windows, weights=work) / window_seconds
 
 
+def hardest_window_seconds(setup: FleetSetup, trace: Trace) -> float:
+    """Return when the hardest five minutes begin."""
+    load = replicas_needed(setup, trace, window_seconds=PEAK_WINDOW_SECONDS)
+    return float(load.argmax()) * PEAK_WINDOW_SECONDS
+
+
 def peak_replicas(setup: FleetSetup, trace: Trace) -> float:
     """Return the busy replicas in the trace's hardest five minutes."""
     return float(replicas_needed(setup, trace, window_seconds=PEAK_WINDOW_SECONDS).max())
-
-
-def with_initial_replicas(setup: FleetSetup, trace: Trace) -> FleetSetup:
-    """Return the fleet with enough of its first variant to serve the trace's first minutes.
-
-    A run then measures decisions, not the luck of an empty start. Every policy gets the same.
-    """
-    needed = replicas_needed(setup, trace, window_seconds=START_WINDOW_SECONDS)[0]
-    count = max(1, math.ceil(needed * START_HEADROOM_RATIO))
-    counts = [min(count, setup.variants[0].maximum_replicas)]
-    counts += [variant.minimum_replicas for variant in setup.variants[1:]]
-    return dataclasses.replace(setup, initial_replicas=tuple(counts))

@@ -8,15 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from trierarch.core.errors import InvalidInput
 from trierarch.simulation.clairvoyant.search import ClairvoyantSearch
-from trierarch.simulation.defaults import PEAK_WINDOW_SECONDS, replicas_needed
 from trierarch.simulation.fleet.simulator import Controller
 from trierarch.simulation.scenarios import Scenario
 from trierarch.simulation.schedules import StaticController
+from trierarch.simulation.sizing import peak_fleet
 
 STATIC, OURS, CLAIRVOYANT = "static", "trierarch", "clairvoyant"
-STATIC_HEADROOM_RATIO = 1.1
-"""A fixed fleet is sized for the hardest five minutes and this much more."""
-STATIC_SWEEP_RATIOS = (0.6, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0)
+STATIC_SWEEP_RATIOS = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5)
 Options = Mapping[str, str]
 OptionItems = tuple[tuple[str, str], ...]
 Builder = Callable[[Scenario, Options, int], Controller]
@@ -122,8 +120,7 @@ def _build_static(scenario: Scenario, options: Options, seed: int) -> Controller
     setup = scenario.setup
     text = options.get("replicas")
     if text is None:
-        needed = replicas_needed(setup, scenario.trace, window_seconds=PEAK_WINDOW_SECONDS)
-        count = max(1, math.ceil(float(needed.max()) * STATIC_HEADROOM_RATIO))
+        count = peak_fleet(setup, scenario.trace)
         return StaticController([count] + [v.minimum_replicas for v in setup.variants[1:]])
     try:
         counts = [int(part) for part in text.split(",")]
@@ -136,8 +133,7 @@ def _build_static(scenario: Scenario, options: Options, seed: int) -> Controller
 
 
 def _sweep_static(scenario: Scenario) -> list[OptionItems]:
-    needed = replicas_needed(scenario.setup, scenario.trace, window_seconds=PEAK_WINDOW_SECONDS)
-    peak = float(needed.max())
+    peak = peak_fleet(scenario.setup, scenario.trace)
     counts = sorted({max(1, round(peak * ratio)) for ratio in STATIC_SWEEP_RATIOS})
     return [(("replicas", str(count)),) for count in counts]
 

@@ -11,9 +11,9 @@ from trierarch.simulation.defaults import (
     mixed_fleet,
     peak_replicas,
     single_fleet,
-    with_initial_replicas,
 )
 from trierarch.simulation.fleet.setup import ColdStart, FleetSetup, Objective
+from trierarch.simulation.sizing import with_initial_replicas
 from trierarch.simulation.traces import SpotTrace, Trace, read_spot_trace
 
 SINGLE, MIXED = "single", "mixed"
@@ -22,9 +22,9 @@ ALL, TRAINING, TEST = "all", "train", "test"
 HALVES = (ALL, TRAINING, TEST)
 FLEX_SHARE_RATIO = 0.3
 """Share of the traffic of the mixed fleet that can wait for a day."""
-SMALLEST_PEAK_REPLICAS = 4.0
+SMALLEST_PEAK_REPLICAS = 3.0
 """Below this many busy replicas at peak there is nothing to scale; such a trace is scaled up."""
-SCALED_PEAK_REPLICAS = 8.0
+SCALED_PEAK_REPLICAS = 5.0
 SPOT_RECORDINGS = {"gcp": "gcp-a100x1-east1b-count.csv", "aws": "aws-p3-events.csv"}
 
 

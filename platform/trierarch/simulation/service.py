@@ -35,7 +35,9 @@ class ServiceCoefficients:
         prefix_cache_tokens: Tokens of finished prompts kept for reuse; 0 turns it off.
         pending_prefill_limit_tokens: Prompt tokens that may wait on the replica itself; more
             wait at the gateway, where another replica can take them.
-        flex_seats_ratio: Share of the seats that flex requests may fill.
+        flex_seats_ratio: Share of the seats up to which flex requests may fill a replica.
+        flex_prefill_ratio: Share of its time that flex prompts may take on a replica that also
+            serves interactive requests.
     """
 
     step_seconds: float
@@ -50,7 +52,8 @@ class ServiceCoefficients:
     kv_limit_tokens: int
     prefix_cache_tokens: int = 0
     pending_prefill_limit_tokens: int = 32_768
-    flex_seats_ratio: float = 0.85
+    flex_seats_ratio: float = 0.6
+    flex_prefill_ratio: float = 0.15
 
     def __post_init__(self) -> None:
         times = dataclasses.astuple(self)[:7]
@@ -67,8 +70,8 @@ class ServiceCoefficients:
                 "a service model's step_tokens must exceed its maximum_requests, "
                 "or decoding would leave no room to prefill"
             )
-        if not 0 < self.flex_seats_ratio <= 1:
-            raise InvalidInput("a service model's flex_seats_ratio must lie in (0, 1]")
+        if not (0 < self.flex_seats_ratio <= 1 and 0 < self.flex_prefill_ratio <= 1):
+            raise InvalidInput("a service model's flex ratios must lie in (0, 1]")
 
     def step_time_seconds(
         self,
@@ -127,6 +130,7 @@ def variant_records(coefficients: list[ServiceCoefficients], prefix_block_tokens
             "step_tokens",
             "kv_limit_tokens",
             "pending_prefill_limit_tokens",
+            "flex_prefill_ratio",
         ):
             record[name] = getattr(model, name)
         record["expert_miss_log"] = math.log1p(-model.expert_share_ratio)

@@ -36,8 +36,10 @@ from trierarch.simulation.fleet.spot_market import build_changes
 from trierarch.simulation.summary import RunSummary
 from trierarch.simulation.traces.trace import Tier, Trace
 
-LOAD_FACTORS = (1.0, 1.15, 1.35, 1.8)
-"""Replicas over the work that arrives, for the first runs that fill the table."""
+LOAD_FACTORS = (1.0, 1.15, 1.35, 1.8, 2.5, 3.5, 5.0, 8.0)
+"""Replicas over the work that arrives, for the first runs that fill the table; the higher ones
+only until one of them meets the share."""
+FACTORS_ALWAYS_TRIED = 3
 REFINEMENTS = 8
 """Plans made with the table; each costs one run."""
 PRICE_HALVINGS = 30
@@ -77,7 +79,7 @@ class ClairvoyantSearch:
         slots_of_requests = request_slots(setup, trace)[self._is_interactive]
         arrived = np.bincount(slots_of_requests, minlength=self._slots)
         self._load = self._offered_load()
-        needed = math.ceil(self._load.max() * max(LOAD_FACTORS)) + 2
+        needed = math.ceil(self._load.max() * max(LOAD_FACTORS)) + 1
         limits = [variant.maximum_replicas for variant in setup.variants]
         initial = setup.initial_replicas or tuple(v.minimum_replicas for v in setup.variants)
         most = max(needed, *initial)
@@ -89,17 +91,21 @@ class ClairvoyantSearch:
         self._flex_reward = 0.0
         self.best: Found | None = None
 
-    def learn(self, evidence: Evidence) -> None:
-        """Take a run of any policy as evidence and as a candidate."""
+    def learn(self, evidence: Evidence, *, is_candidate: bool = True) -> None:
+        """Take a run of any policy as evidence, and as a candidate if it began as ours do."""
         self._table.learn(evidence.ready.sum(axis=1), evidence.misses)
         if evidence.drain_seconds is not None:
             self._drain_seconds = evidence.drain_seconds
-        self._offer(evidence)
+        if is_candidate:
+            self._offer(evidence)
 
     def run(self, *, progress: Callable[[float], None] | None = None) -> Found:
         """Search and return the cheapest schedule found."""
         total = len(LOAD_FACTORS) + REFINEMENTS
         for done, factor in enumerate(LOAD_FACTORS):
+            is_met = self.best is not None and self.best.is_feasible
+            if is_met and done >= FACTORS_ALWAYS_TRIED:
+                break
             self.learn(self._try(self._counts_for_load(factor)))
             _report(progress, (done + 1) / total)
         caution = 1.0
@@ -153,29 +159,39 @@ class ClairvoyantSearch:
         return spread_work(work, start, end, self._slot_seconds, self._slots)
 
     def _counts_for_load(self, factor: float) -> NDArray[np.int64]:
-        total = np.maximum(np.ceil(self._load * factor), 1).astype(np.int64)
+        left = np.maximum(np.ceil(self._load * factor), 1).astype(np.int64)
         counts = np.zeros((self._slots, len(self._sizes)), np.int64)
-        left = total
         limits = self._limits()
         order = np.argsort([variant.price.at(0.0) for variant in self._setup.variants])
         for variant in order:
             counts[:, variant] = np.minimum(left, limits[:, variant])
             left = left - counts[:, variant]
         minimum = np.array([variant.minimum_replicas for variant in self._setup.variants])
-        return np.asarray(np.maximum(counts, minimum))
+        counts = np.maximum(counts, minimum)
+        # Nothing is given back before a first start can have replaced it.
+        warming = math.ceil(
+            max(v.cold_start.median_seconds for v in self._setup.variants) / self._slot_seconds
+        )
+        counts[:warming] = np.maximum(counts[:warming], self._initial)
+        return np.asarray(counts)
 
     def _limits(self) -> NDArray[np.int64]:
-        """Return how many replicas of each variant each slot allows."""
+        """Return how many replicas of each variant each slot allows.
+
+        Before a first start can have been of use there are those that were there at the start.
+        """
         limits = np.tile(np.array(self._sizes) - 1, (self._slots, 1))
+        end = self._slots * self._slot_seconds
         for index, variant in enumerate(self._setup.variants):
-            if variant.supply is None:
-                continue
-            end = self._slots * self._slot_seconds
-            for change in build_changes(variant.supply, end):
-                slot = int(change.at_seconds / self._slot_seconds)
-                available = min(change.available_replicas, self._sizes[index] - 1)
-                limits[slot, index] = min(limits[slot, index], available)
-                limits[slot + 1 :, index] = available
+            if variant.supply is not None:
+                for change in build_changes(variant.supply, end):
+                    slot = int(change.at_seconds / self._slot_seconds)
+                    available = min(change.available_replicas, self._sizes[index] - 1)
+                    limits[slot, index] = min(limits[slot, index], available)
+                    limits[slot + 1 :, index] = available
+            first_start_seconds = float(variant.cold_start.draw(self._seed, index)[0])
+            warming = math.ceil(first_start_seconds / self._slot_seconds)
+            limits[:warming, index] = np.minimum(limits[:warming, index], self._initial[index])
         return limits
 
     def _slot_costs(self, miss_price: float) -> NDArray[np.float64]:

@@ -31,7 +31,7 @@ _CACHE_FOLDER = str(_cache_folder())
 
 
 def compiled(function: Function) -> Function:
-    """Compile ``function`` at its first call, or load it from the cache of an earlier process."""
+    """Compile ``function`` for callers in Python, or load it from an earlier process's cache."""
     before = numba.config.CACHE_DIR
     # Read when a function is decorated; an unwritable folder falls back to the user's own.
     numba.config.CACHE_DIR = _CACHE_FOLDER
@@ -39,6 +39,14 @@ def compiled(function: Function) -> Function:
         return cast(Function, numba.njit(cache=True)(function))
     finally:
         numba.config.CACHE_DIR = before
+
+
+def inner(function: Function) -> Function:
+    """Compile ``function`` for callers that are compiled themselves.
+
+    Without the wrappers that Python needs; the caller's cache holds its code.
+    """
+    return cast(Function, numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)(function))
 
 
 def is_warm() -> bool:

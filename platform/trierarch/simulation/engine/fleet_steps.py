@@ -3,14 +3,16 @@
 A request goes to the ready replica with the least outstanding tokens that has
 room for it; otherwise it waits at the gateway, where a replica that becomes
 ready later can still take it. Flex requests start only when no other request
-waits and leave seats free; an interactive request may take their place.
+waits, leave seats free, and on a replica that also serves interactive requests
+their prompts take only a share of its time, or every decode step would wait for
+them; an interactive request may take a flex request's place.
 """
 
 from __future__ import annotations
 
 import math
 
-from trierarch.simulation.engine.compiled import compiled
+from trierarch.simulation.engine.compiled import compiled, inner
 from trierarch.simulation.engine.gauges import steps_done
 from trierarch.simulation.engine.heaps import schedule_event
 from trierarch.simulation.engine.queues import (
@@ -44,8 +46,8 @@ from trierarch.simulation.engine.steps import (
 )
 
 
-@compiled
-def has_room(engine: Engine, slot: int, index: int) -> bool:
+@inner
+def has_room(engine: Engine, slot: int, index: int, now_seconds: float) -> bool:
     """Tell whether a ready replica may be given this request now."""
     replica = engine.replicas[slot]
     variant = engine.variants[replica["variant"]]
@@ -55,6 +57,9 @@ def has_room(engine: Engine, slot: int, index: int) -> bool:
     is_flex = request["tier"] == FLEX
     if is_flex:
         if replica["outstanding"] >= variant["flex_request_limit"]:
+            return False
+        is_shared = replica["outstanding"] > replica["outstanding_flex"]
+        if is_shared and now_seconds < replica["flex_after_seconds"]:
             return False
     elif replica["outstanding"] - replica["outstanding_flex"] >= variant["maximum_requests"]:
         return False
@@ -68,8 +73,8 @@ def has_room(engine: Engine, slot: int, index: int) -> bool:
     return bool(needed <= variant["kv_limit_tokens"])
 
 
-@compiled
-def route(engine: Engine, index: int) -> int:
+@inner
+def route(engine: Engine, index: int, now_seconds: float) -> int:
     """Return the ready replica with room and the least outstanding tokens, or -1."""
     best = NONE
     best_load = math.inf
@@ -80,13 +85,13 @@ def route(engine: Engine, index: int) -> int:
             replica["outstanding_weight_tokens"]
             / engine.variants[replica["variant"]]["relative_capacity"]
         )
-        if load < best_load and has_room(engine, slot, index):
+        if load < best_load and has_room(engine, slot, index, now_seconds):
             best = slot
             best_load = load
     return int(best)
 
 
-@compiled
+@inner
 def hand_over(engine: Engine, slot: int, index: int, now_seconds: float) -> None:
     """Give a request to a replica and let it know at its next step boundary."""
     replica = engine.replicas[slot]
@@ -106,11 +111,16 @@ def hand_over(engine: Engine, slot: int, index: int, now_seconds: float) -> None
     replica["outstanding_weight_tokens"] += request["weight_tokens"]
     if request["tier"] == FLEX:
         replica["outstanding_flex"] += 1
+        variant = engine.variants[replica["variant"]]
+        prefill_seconds = request["input_tokens"] * variant["prefill_token_seconds"]
+        replica["flex_after_seconds"] = (
+            now_seconds + prefill_seconds / variant["flex_prefill_ratio"]
+        )
     replica["pending_prefill_tokens"] += request["input_tokens"] + request["generated_tokens"]
     wait_on_replica(engine, slot, index)
 
 
-@compiled
+@inner
 def dispatch(engine: Engine, now_seconds: float, busy_slot: int) -> None:
     """Hand over whatever can be; ``busy_slot`` is between two runs and is started by the caller."""
     while True:
@@ -123,7 +133,7 @@ def dispatch(engine: Engine, now_seconds: float, busy_slot: int) -> None:
             tier = 2
         if tier == NONE:
             return
-        slot = route(engine, engine.lanes[tier]["head"])
+        slot = route(engine, engine.lanes[tier]["head"], now_seconds)
         if slot == NONE:
             return
         hand_over(engine, slot, unqueue(engine, tier), now_seconds)
@@ -135,7 +145,7 @@ def dispatch(engine: Engine, now_seconds: float, busy_slot: int) -> None:
             cut_run(engine, slot, now_seconds)
 
 
-@compiled
+@inner
 def release(engine: Engine, slot: int, now_seconds: float) -> None:
     """Take a replica out of service; its slot is free again once the books have been read."""
     replica = engine.replicas[slot]
@@ -144,7 +154,7 @@ def release(engine: Engine, slot: int, now_seconds: float) -> None:
     schedule_event(engine, slot, NEVER)
 
 
-@compiled
+@inner
 def _finish_event(engine: Engine, slot: int) -> None:
     replica = engine.replicas[slot]
     now_seconds = replica["next_seconds"]
@@ -203,7 +213,7 @@ def make_ready(engine: Engine, slot: int, now_seconds: float) -> None:
     dispatch(engine, now_seconds, NONE)
 
 
-@compiled
+@inner
 def _leave_ready(engine: Engine, slot: int) -> None:
     gateway = engine.gateway[0]
     position = 0
@@ -258,7 +268,7 @@ def kill(engine: Engine, slot: int, now_seconds: float) -> None:
     dispatch(engine, now_seconds, NONE)
 
 
-@compiled
+@inner
 def _send_back(engine: Engine, slot: int, index: int) -> None:
     leave_replica(engine, slot, index)
     engine.gateway[0]["migrated"] += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trierarch.simulation.engine.compiled import compiled
+from trierarch.simulation.engine.compiled import compiled, inner
 from trierarch.simulation.engine.records import Engine
 from trierarch.simulation.engine.steps import run_seconds
 
@@ -13,7 +13,7 @@ SLOT, VARIANT, RUNNING, WAITING, KV_TOKENS, PENDING_PREFILL, DECODED = range(7)
 GAUGES = 7
 
 
-@compiled
+@inner
 def steps_done(engine: Engine, slot: int, now_seconds: float) -> int:
     """Return how many steps of its present run a replica has finished."""
     replica = engine.replicas[slot]

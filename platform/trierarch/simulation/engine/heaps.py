@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from trierarch.simulation.engine.compiled import compiled
+from trierarch.simulation.engine.compiled import inner
 from trierarch.simulation.engine.records import Engine
 
 
-@compiled
+@inner
 def _event_before(engine: Engine, first: int, second: int) -> bool:
     a = engine.replicas[first]["next_seconds"]
     b = engine.replicas[second]["next_seconds"]
     return bool(a < b or (a == b and first < second))
 
 
-@compiled
+@inner
 def schedule_event(engine: Engine, slot: int, at_seconds: float) -> None:
     """Set the time of a replica's next event; ties are broken by slot."""
     replicas, order = engine.replicas, engine.event_slots
@@ -44,7 +44,7 @@ def schedule_event(engine: Engine, slot: int, at_seconds: float) -> None:
     replicas[slot]["heap_position"] = position
 
 
-@compiled
+@inner
 def push_finish(engine: Engine, slot: int, key: int, request: int) -> None:
     """Add a decoding request; ``key`` is the decode step that makes its last token."""
     keys, members = engine.finish_keys[slot], engine.finish_requests[slot]
@@ -62,7 +62,7 @@ def push_finish(engine: Engine, slot: int, key: int, request: int) -> None:
     members[position] = request
 
 
-@compiled
+@inner
 def remove_finish(engine: Engine, slot: int, position: int) -> None:
     """Take the member at ``position`` out; position 0 is the next to finish."""
     keys, members = engine.finish_keys[slot], engine.finish_requests[slot]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trierarch.simulation.engine.compiled import compiled
+from trierarch.simulation.engine.compiled import inner
 from trierarch.simulation.engine.records import (
     LOST,
     NONE,
@@ -15,7 +15,7 @@ from trierarch.simulation.engine.records import (
 )
 
 
-@compiled
+@inner
 def queue_back(engine: Engine, index: int) -> None:
     """Put a request at the end of its lane at the gateway."""
     request = engine.requests[index]
@@ -31,7 +31,7 @@ def queue_back(engine: Engine, index: int) -> None:
     lane["queued_input_tokens"] += request["input_tokens"]
 
 
-@compiled
+@inner
 def queue_front(engine: Engine, index: int) -> None:
     """Put a request that has to start again at the front of its lane."""
     request = engine.requests[index]
@@ -46,7 +46,7 @@ def queue_front(engine: Engine, index: int) -> None:
     lane["queued_input_tokens"] += request["input_tokens"]
 
 
-@compiled
+@inner
 def unqueue(engine: Engine, tier: int) -> int:
     """Take the first request of a lane."""
     lane = engine.lanes[tier]
@@ -62,7 +62,7 @@ def unqueue(engine: Engine, tier: int) -> int:
     return int(index)
 
 
-@compiled
+@inner
 def lose(engine: Engine, index: int, reason: int) -> None:
     """End a request unserved."""
     request = engine.requests[index]
@@ -71,7 +71,7 @@ def lose(engine: Engine, index: int, reason: int) -> None:
     engine.lanes[request["tier"]]["lost"] += 1
 
 
-@compiled
+@inner
 def expire(engine: Engine, now_seconds: float) -> None:
     """Lose interactive requests that have waited too long without ever starting."""
     limit = engine.gateway[0]["queue_timeout_seconds"]
@@ -85,7 +85,7 @@ def expire(engine: Engine, now_seconds: float) -> None:
             lose(engine, unqueue(engine, tier), QUEUE_TIMEOUT)
 
 
-@compiled
+@inner
 def accept(engine: Engine, index: int) -> bool:
     """Count an arrival; lose it if nothing can ever hold it or the gateway is full."""
     gateway = engine.gateway[0]
@@ -104,7 +104,7 @@ def accept(engine: Engine, index: int) -> bool:
     return True
 
 
-@compiled
+@inner
 def wait_on_replica(engine: Engine, slot: int, index: int) -> None:
     """Put a routed request at the end of the replica's own line."""
     replica = engine.replicas[slot]
@@ -119,7 +119,7 @@ def wait_on_replica(engine: Engine, slot: int, index: int) -> None:
     replica["waiting"] += 1
 
 
-@compiled
+@inner
 def wait_again(engine: Engine, slot: int, index: int) -> None:
     """Put a preempted request at the front of the replica's own line."""
     replica = engine.replicas[slot]
@@ -131,7 +131,7 @@ def wait_again(engine: Engine, slot: int, index: int) -> None:
     replica["waiting"] += 1
 
 
-@compiled
+@inner
 def take_waiting(engine: Engine, slot: int) -> int:
     """Take the first request of the replica's own line."""
     replica = engine.replicas[slot]
@@ -145,7 +145,7 @@ def take_waiting(engine: Engine, slot: int) -> int:
     return int(index)
 
 
-@compiled
+@inner
 def take_prefilling(engine: Engine, slot: int) -> int:
     """Take the first request of the replica's prefill line."""
     replica = engine.replicas[slot]
@@ -159,7 +159,7 @@ def take_prefilling(engine: Engine, slot: int) -> int:
     return int(index)
 
 
-@compiled
+@inner
 def start_prefilling(engine: Engine, slot: int, index: int) -> None:
     """Put an admitted request at the end of the replica's prefill line."""
     replica = engine.replicas[slot]

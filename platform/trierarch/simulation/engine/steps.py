@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 
-from trierarch.simulation.engine.compiled import compiled
+from trierarch.simulation.engine.compiled import inner
 from trierarch.simulation.engine.heaps import push_finish, remove_finish, schedule_event
 from trierarch.simulation.engine.queues import (
     queue_front,
@@ -35,7 +35,7 @@ OUTPUT_LEARNING_RATE = 0.002
 """Weight of one completion in the router's expected output length."""
 
 
-@compiled
+@inner
 def histogram_bin(seconds: float) -> int:
     """Return the bin of a duration."""
     if not seconds > HISTOGRAM_FLOOR_SECONDS:
@@ -44,13 +44,13 @@ def histogram_bin(seconds: float) -> int:
     return min(position, HISTOGRAM_BINS - 1)
 
 
-@compiled
+@inner
 def run_seconds(first_step_seconds: float, step_growth_seconds: float, steps: int) -> float:
     """Return the duration of a run: an arithmetic series."""
     return steps * first_step_seconds + step_growth_seconds * (steps * (steps - 1) / 2)
 
 
-@compiled
+@inner
 def steps_until(first_step_seconds: float, step_growth_seconds: float, seconds: float) -> int:
     """Return the fewest steps that last at least ``seconds``."""
     if seconds <= 0.0:
@@ -68,7 +68,7 @@ def steps_until(first_step_seconds: float, step_growth_seconds: float, seconds: 
     return steps
 
 
-@compiled
+@inner
 def leave_replica(engine: Engine, slot: int, index: int) -> None:
     """Take a request off the replica's books."""
     replica = engine.replicas[slot]
@@ -79,7 +79,7 @@ def leave_replica(engine: Engine, slot: int, index: int) -> None:
         replica["outstanding_flex"] -= 1
 
 
-@compiled
+@inner
 def complete(engine: Engine, slot: int, index: int, now_seconds: float) -> None:
     """End a request served."""
     replica = engine.replicas[slot]
@@ -103,7 +103,7 @@ def complete(engine: Engine, slot: int, index: int, now_seconds: float) -> None:
         engine.tpot_histogram[replica["variant"], histogram_bin(tpot_seconds)] += 1
 
 
-@compiled
+@inner
 def newest_decoding(engine: Engine, slot: int, flex_only: bool) -> int:
     """Return the heap position of the request admitted last, or -1."""
     replica = engine.replicas[slot]
@@ -119,7 +119,7 @@ def newest_decoding(engine: Engine, slot: int, flex_only: bool) -> int:
     return best
 
 
-@compiled
+@inner
 def stop_decoding(engine: Engine, slot: int, position: int) -> int:
     """Take a decoding request out of the batch and free its KV memory; keep its tokens."""
     replica = engine.replicas[slot]
@@ -135,7 +135,7 @@ def stop_decoding(engine: Engine, slot: int, position: int) -> int:
     return int(index)
 
 
-@compiled
+@inner
 def preempt_newest(engine: Engine, slot: int) -> None:
     """Make the newest decoding request start again later on the same replica."""
     replica = engine.replicas[slot]
@@ -147,7 +147,7 @@ def preempt_newest(engine: Engine, slot: int) -> None:
     wait_again(engine, slot, index)
 
 
-@compiled
+@inner
 def evict_flex(engine: Engine, slot: int) -> bool:
     """Send the newest flex request back to the gateway, to make room for an interactive one."""
     position = newest_decoding(engine, slot, True)
@@ -160,7 +160,7 @@ def evict_flex(engine: Engine, slot: int) -> bool:
     return True
 
 
-@compiled
+@inner
 def cached_prefix_tokens(engine: Engine, slot: int, index: int) -> int:
     """Return how much of the prompt the replica has in its prefix cache."""
     size = engine.block_cache.shape[1]
@@ -176,7 +176,7 @@ def cached_prefix_tokens(engine: Engine, slot: int, index: int) -> int:
     )
 
 
-@compiled
+@inner
 def remember_prefix(engine: Engine, slot: int, index: int) -> None:
     """Put the prompt's blocks into the replica's prefix cache; each replaces what was there."""
     size = engine.block_cache.shape[1]
@@ -185,7 +185,7 @@ def remember_prefix(engine: Engine, slot: int, index: int) -> None:
         engine.block_cache[slot, block % size] = block + 1
 
 
-@compiled
+@inner
 def admit(engine: Engine, slot: int) -> bool:
     """Move the first waiting request into the prefill line if seats and KV memory allow."""
     replica = engine.replicas[slot]
@@ -219,7 +219,7 @@ def admit(engine: Engine, slot: int) -> bool:
     return True
 
 
-@compiled
+@inner
 def begin_run(engine: Engine, slot: int, now_seconds: float) -> None:
     """Plan the replica's next run of steps, or leave it idle."""
     replica = engine.replicas[slot]
@@ -275,7 +275,7 @@ def begin_run(engine: Engine, slot: int, now_seconds: float) -> None:
     schedule_event(engine, slot, now_seconds + length)
 
 
-@compiled
+@inner
 def cut_run(engine: Engine, slot: int, now_seconds: float) -> None:
     """Shorten a run to the step in progress, because something new waits for its end."""
     replica = engine.replicas[slot]
@@ -289,7 +289,7 @@ def cut_run(engine: Engine, slot: int, now_seconds: float) -> None:
         schedule_event(engine, slot, replica["run_start_seconds"] + length)
 
 
-@compiled
+@inner
 def advance_decodes(engine: Engine, slot: int, steps: int) -> None:
     """Give every decoding request ``steps`` tokens."""
     replica = engine.replicas[slot]
@@ -302,7 +302,7 @@ def advance_decodes(engine: Engine, slot: int, steps: int) -> None:
     engine.variants[replica["variant"]]["generated_tokens"] += made
 
 
-@compiled
+@inner
 def end_run(engine: Engine, slot: int) -> None:
     """Book a finished run: tokens, first tokens, completions."""
     replica = engine.replicas[slot]

@@ -1,0 +1,26 @@
+"""One whole stack with the real engine, started once as a user starts it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from trierarch.testing.running_stack import RunningStack, run_stack
+from trierarch.testing.trace_collector import TraceCollector
+
+
+@pytest.fixture(scope="session")
+def collector() -> Iterator[TraceCollector]:
+    with TraceCollector() as listening:
+        yield listening
+
+
+@pytest.fixture(scope="session")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, collector: TraceCollector
+) -> Iterator[RunningStack]:
+    environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
+    with run_stack(tmp_path_factory.mktemp("stack"), environment) as running:
+        yield running
