@@ -92,6 +92,13 @@ class _Admitted:
     request_id: RequestId
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Refused:
+    """The id that the refusal of a request has told its client."""
+
+    request_id: RequestId
+
+
 class GatewayHandler:
     """Implements ``RequestHandler``, ``LocalContext`` and ``Books``."""
 
@@ -148,6 +155,7 @@ class GatewayHandler:
             if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
                 raise unsupported_encoding()
         except GatewayError as error:
+            request.context = _Refused(request_id)
             return error.as_response(self._headers(request_id, key))
         request.context = _Admitted(endpoint, key, request_id)
         return None
@@ -160,8 +168,11 @@ class GatewayHandler:
         if isinstance(admitted, _Admitted):
             headers = self._headers(admitted.request_id, admitted.key)
         else:
-            headers = self._headers(self._new_request_id(), None)
-            if request is None:
+            request_id = self._new_request_id()
+            headers = self._headers(request_id, None)
+            if request is not None:
+                request.context = _Refused(request_id)
+            else:
                 # Nobody will be told of this one as an early answer.
                 self.metrics.lane(None, None, None, None).answers[status] += 1
         return GatewayError(status, code, message).as_response(headers)
@@ -204,6 +215,8 @@ class GatewayHandler:
             entry.request_id = admitted.request_id
             entry.tenant = admitted.key.tenant
             entry.key_id = admitted.key.key_id
+        elif isinstance(admitted, _Refused):
+            entry.request_id = admitted.request_id
         self._parts.write_access(entry)
 
     def _new_request_id(self) -> RequestId:

@@ -23,7 +23,7 @@ def test_no_sample_is_null_and_not_zero() -> None:
     members = dict(ModelSignals().members(0.0))
     assert members["queue_wait_seconds_p95"] is None
     assert members["ttft_seconds"] == {
-        "count": 0, "p50": None, "p90": None, "p95": None, "p99": None,
+        "count": 0, "mean": None, "p50": None, "p90": None, "p95": None, "p99": None,
     }  # fmt: skip
 
 
