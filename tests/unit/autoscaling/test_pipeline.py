@@ -230,9 +230,7 @@ def test_without_any_metrics_the_minimum_is_still_brought_up() -> None:
 
 
 def test_zero_is_reached_only_if_allowed_and_left_at_the_first_request() -> None:
-    what = spec(
-        variant={"min_replicas": 0}, behavior={"scale_to_zero": ScaleToZero(enabled=True)}
-    )
+    what = spec(variant={"min_replicas": 0}, behavior={"scale_to_zero": ScaleToZero(enabled=True)})
     assert run(what, ticks(14))[-1].desired_replicas == 0
     assert run(spec(), ticks(14))[-1].desired_replicas == 1
     [decision] = run(what, [observe(START, ready=0, waiting=1.0, running=None, arrivals=0.3)])
