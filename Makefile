@@ -5,6 +5,8 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 # Options for the command behind a target: make run ARGS="--port 8081"
 ARGS ?=
+# Without compiled modules every process of an engine takes three times as long to start.
+unexport PYTHONDONTWRITEBYTECODE
 
 ##@ Everyday
 
