@@ -48,6 +48,19 @@ typecheck: setup ## Check the types with mypy
 layers: setup ## Check that imports go down only
 	@exec $(BIN)/lint-imports $(ARGS)
 
+##@ Benchmarks
+
+.PHONY: bench
+bench: bench-gateway bench-serving ## Run every benchmark there is
+
+.PHONY: bench-gateway
+bench-gateway: setup ## Measure the gateway against HAProxy and no proxy (options in ARGS)
+	@exec $(BIN)/python -m benchmarks.gateway $(ARGS)
+
+.PHONY: bench-serving
+bench-serving: setup ## Measure a replica behind the gateway against bare vLLM (options in ARGS)
+	@exec $(BIN)/python -m benchmarks.serving $(ARGS)
+
 ##@ Upkeep
 
 .PHONY: lock

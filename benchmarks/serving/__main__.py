@@ -1,0 +1,190 @@
+"""``python -m benchmarks.serving``: measure, print a table, write the results."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+from openai import AsyncOpenAI
+
+from trierarch.serving.layout import build_engine_environment, build_vllm_arguments
+from trierarch.serving.specification import EngineSpec
+from trierarch.testing.running_stack import find_free_port, run_stack
+from trierarch.testing.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "serving.json"
+CONCURRENCIES = (1, 8)
+OUTPUT_TOKENS = 48
+START_TIMEOUT_SECONDS = 300.0
+
+
+@contextlib.contextmanager
+def bare_vllm(spec: EngineSpec, folder: Path) -> Iterator[str]:
+    """Run ``vllm serve`` with the options of a replica; yield its base address."""
+    port = find_free_port()
+    command = [str(Path(sys.executable).parent / "vllm"), "serve", spec.model_path]
+    command += build_vllm_arguments(spec)[2:]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    variables = {**os.environ, **build_engine_environment(spec)}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    with (folder / "vllm.log").open("wb") as log:
+        process = subprocess.Popen(  # our own command, no shell
+            command, env=variables, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        wait_until(lambda: is_up(port), timeout_seconds=START_TIMEOUT_SECONDS)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def is_up(port: int) -> bool:
+    """Return whether an engine answers its health check."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5.0).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+async def stream(client: AsyncOpenAI, model: str, number: int) -> tuple[float, int]:
+    """Stream one answer; return seconds to the first token and the number of tokens."""
+    began_seconds = time.perf_counter()
+    first_seconds = 0.0
+    tokens = 0
+    answer = await client.chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": f"Tell me story {number} about rowers at sea."}],
+        max_tokens=OUTPUT_TOKENS,
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
+        extra_body={"ignore_eos": True},
+    )
+    async for chunk in answer:
+        if chunk.choices and not first_seconds:
+            first_seconds = time.perf_counter() - began_seconds
+        if chunk.usage:
+            tokens = chunk.usage.completion_tokens
+    return first_seconds, tokens
+
+
+async def measure(
+    url: str, key: str, model: str, concurrency: int, seed: int
+) -> tuple[float, float]:
+    """Return tokens per second and the median time to first token in ms of one round."""
+    async with AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=600.0) as client:
+        began_seconds = time.perf_counter()
+        done = await asyncio.gather(
+            *(stream(client, model, 1000 * seed + number) for number in range(concurrency))
+        )
+        took_seconds = time.perf_counter() - began_seconds
+    rate = sum(tokens for _, tokens in done) / took_seconds
+    return rate, 1000.0 * statistics.median(first for first, _ in done)
+
+
+def run_rounds(
+    contenders: Mapping[str, tuple[str, str]], model: str, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Return the medians of every contender, by key."""
+    samples: dict[str, dict[str, list[float]]] = {name: {} for name in contenders}
+    for number in range(rounds + 1):
+        for concurrency in CONCURRENCIES:
+            for name, (url, key) in contenders.items():
+                # A prompt of its own per round: nothing is found in a prefix cache.
+                rate, first_ms = asyncio.run(measure(url, key, model, concurrency, number))
+                if number == 0:
+                    continue  # The first round warms up.
+                found = samples[name]
+                found.setdefault(f"tokens_per_second_{concurrency}", []).append(rate)
+                found.setdefault(f"ttft_{concurrency}_p50_ms", []).append(first_ms)
+        sys.stderr.write(f"round {number} of {rounds} done\n")
+    return {
+        name: {key: round(statistics.median(values), 2) for key, values in found.items()}
+        for name, found in samples.items()
+    }
+
+
+def read_commit() -> str:
+    """Return the commit that is checked out."""
+    answer = subprocess.run(
+        ["git", "rev-parse", "HEAD"],  # found on PATH like any user's git
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return answer.stdout.strip()
+
+
+def main() -> int:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=8, help="measured rounds (default: 8)")
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="trierarch-bench-") as name,
+        contextlib.ExitStack() as s,
+    ):
+        folder = Path(name)
+        # Eight requests fill half a replica's seats, so that it stays alone.
+        stack = s.enter_context(run_stack(folder, os.environ))
+        deployment: dict[str, Any] = json.loads(
+            next(stack.data_dir.rglob("deployment.json")).read_text(encoding="utf-8")
+        )
+        spec = EngineSpec.model_validate(deployment["models"][0]["engine"])
+        bare = s.enter_context(bare_vllm(spec, folder))
+        [replica] = stack.ready()
+        key = stack.client_environment["OPENAI_API_KEY"]
+        contenders = {
+            "bare vLLM": (bare, "none"),
+            "replica on Ray Serve": (f"http://{replica['host']}:{replica['port']}/v1", "none"),
+            "gateway and replica": (stack.url, key),
+        }
+        figures = run_rounds(contenders, spec.served_name, options.rounds)
+    ours, peer = figures["gateway and replica"], figures["bare vLLM"]
+    keys = list(ours)
+    sys.stdout.write(f"{'':<24}" + "".join(f"{key:>24}" for key in keys) + "\n")
+    for contender, found in figures.items():
+        sys.stdout.write(
+            f"{contender:<24}" + "".join(f"{found[key]:>24.2f}" for key in keys) + "\n"
+        )
+    ratios = {key: round(ours[key] / peer[key], 4) for key in keys}
+    sys.stdout.write(
+        f"{'ours / bare':<24}" + "".join(f"{ratios[key]:>24.4f}" for key in keys) + "\n"
+    )
+    added = {
+        f"added_ttft_{c}_ms": round(ours[f"ttft_{c}_p50_ms"] - peer[f"ttft_{c}_p50_ms"], 2)
+        for c in CONCURRENCIES
+    }
+    sys.stdout.write(f"added time to first token, ms: {added}\n")
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    document = {
+        "name": "serving",
+        "commit": read_commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "command": "make bench-serving",
+        "figures": {**ours, **{f"ratio_{key}": value for key, value in ratios.items()}, **added},
+        "peers": {name: found for name, found in figures.items() if found is not ours},
+    }
+    RESULTS.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    sys.stdout.write(f"written to {RESULTS.relative_to(ROOT)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
