@@ -22,7 +22,7 @@ from trierarch.serving.specification import EngineSpec
 from trierarch.testing.ray_nodes import NODE_ADDRESSES, run_ray_nodes
 from trierarch.testing.waiting import wait_until
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.allow_hosts(["127.0.0.1", *NODE_ADDRESSES])]
 
 PROMPTS = [f"{number} oars and {number * 7} rowers" for number in range(6)]
 
