@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, Field, PositiveFloat, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -72,8 +72,10 @@ class ControllerSettings(BaseSettings):
         for name in sorted(os.environ):
             if name.upper().startswith(ENVIRONMENT_PREFIX) and name.upper() not in known:
                 raise InvalidInput(f"{name} is not a setting of the controller")
+        nothing: dict[str, Any] = {}
         try:
-            return cls()
+            # Fields without a default come from the environment, which a type checker cannot know.
+            return cls(**nothing)
         except ValidationError as error:
             first = error.errors()[0]
             field = "__".join(str(part) for part in first["loc"]).upper()
