@@ -154,6 +154,8 @@ def build_children(
         "RAY_AUTH_MODE": "disabled",
         # Without it Ray replaces 127.0.0.1 by the machine's address and listens on all of them.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # Ray gives its workers the lowest claim on the cores but four; a replica is the service.
+        "RAY_worker_niceness": "0",
         # Without it Ray's processes overwrite the environment they are found by.
         "SPT_NOENV": "1",
     }
