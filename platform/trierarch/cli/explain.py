@@ -17,16 +17,14 @@ if TYPE_CHECKING:
 
 def find_changes(ledger: Ledger, deployment: str | None, last: int) -> list[dict[str, Any]]:
     """Return the last decisions that changed a count; the last of all if none ever did."""
-    seen = 0
     wanted = last
     while True:
         # Holds lie between changes; look back twice as far each time.
         wanted *= 8
         records = ledger.decisions(deployment=deployment, last=wanted)
         changes = [r for r in records if r.get("replicas") != r.get("previous")]
-        if len(changes) >= last or len(records) == seen or len(records) < wanted:
+        if len(changes) >= last or len(records) < wanted:
             return changes[-last:] or records[-last:]
-        seen = len(records)
 
 
 @click.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -49,9 +50,9 @@ class Accountant:
             await asyncio.sleep(interval_seconds)
             await self._guard("costs were not allocated", self.allocate)
 
-    async def _guard(self, what: str, work: object) -> None:
+    async def _guard(self, what: str, work: Callable[[], None]) -> None:
         try:
-            await asyncio.to_thread(work)  # type: ignore[arg-type]  # bound methods below
+            await asyncio.to_thread(work)
         except (TrierarchError, SQLAlchemyError) as error:
             # The ledger catches up: intervals are closed by time, not by the number of looks.
             _logger.warning("%s: %s", what, error)

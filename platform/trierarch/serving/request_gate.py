@@ -16,6 +16,7 @@ from opentelemetry.trace import SpanKind
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trierarch.core.clock import Clock
+from trierarch.observability import names
 from trierarch.observability.tracing import SpanNote, Tracer
 
 _logger = logging.getLogger(__name__)
@@ -100,11 +101,11 @@ class RequestGate:
                         start_unix_seconds=began_unix_seconds,
                         end_unix_seconds=ended_unix_seconds,
                         attributes={
-                            "http.request.method": scope["method"],
-                            "url.path": scope["path"],
-                            "http.response.status_code": status,
-                            "trierarch.replica.id": self._replica_id,
-                            "trierarch.request.id": request_id,
+                            names.HTTP_REQUEST_METHOD: scope["method"],
+                            names.URL_PATH: scope["path"],
+                            names.HTTP_RESPONSE_STATUS_CODE: status,
+                            names.TRIERARCH_REPLICA_ID: self._replica_id,
+                            names.TRIERARCH_REQUEST_ID: request_id,
                         },
                         error="" if 0 < status < 500 else "NoAnswer" if not status else str(status),
                     )
