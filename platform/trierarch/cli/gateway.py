@@ -17,4 +17,4 @@ def gateway() -> None:
     from trierarch.gateway.process import run
     from trierarch.settings.gateway import GatewaySettings
 
-    raise click.exceptions.Exit(run(GatewaySettings.from_environment()))
+    run(GatewaySettings.from_environment())

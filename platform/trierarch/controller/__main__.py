@@ -5,19 +5,14 @@ from __future__ import annotations
 import sys
 
 from trierarch.controller.process import run
-from trierarch.core.errors import InvalidInput
 from trierarch.settings.controller import ControllerSettings
+from trierarch.settings.environment import run_program
 
 
-def main() -> int:
-    """Run the controller; return the exit code."""
-    try:
-        settings = ControllerSettings.from_environment()
-    except InvalidInput as error:
-        sys.stderr.write(f"trierarch controller: {error}\n")
-        return 2
-    return run(settings)
+def main() -> None:
+    """Run the controller."""
+    run(ControllerSettings.from_environment())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program("trierarch controller", main))

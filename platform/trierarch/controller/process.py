@@ -8,14 +8,12 @@ import functools
 import logging
 import os
 import signal
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import uvicorn
 
 from trierarch import __version__
+from trierarch.adapters.http_server import build_http_server
 from trierarch.adapters.ledger import Ledger
 from trierarch.adapters.ray_serve import RayServe
 from trierarch.controller.accounting import Accountant
@@ -26,7 +24,7 @@ from trierarch.controller.scaling import Autoscaler, ScalingParts
 from trierarch.controller.server import build_app
 from trierarch.controller.telemetry import ControllerMetrics
 from trierarch.core.clock import Clock, SystemClock
-from trierarch.core.errors import InvalidInput, TrierarchError
+from trierarch.core.errors import InvalidInput
 from trierarch.observability.logging import configure_logging
 from trierarch.observability.tracing import Tracer, start_otlp_writer
 from trierarch.settings.controller import ControllerSettings
@@ -36,33 +34,23 @@ _logger = logging.getLogger(__name__)
 LOCALHOST = "127.0.0.1"
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signal handlers alone: they end the whole process, not only the server."""
-        yield
+def run(settings: ControllerSettings, clock: Clock | None = None) -> None:
+    """Run the controller until SIGTERM or SIGINT.
 
-
-def run(settings: ControllerSettings, clock: Clock | None = None) -> int:
-    """Run the controller until SIGTERM or SIGINT; return the exit code."""
+    Raises:
+        InvalidInput: If a file it is configured by cannot be read.
+        TrierarchError: If something it needs does not answer.
+    """
     clock = clock or SystemClock()
     configure_logging(settings.log_level)
     logging.getLogger("httpx").setLevel("WARNING")
+    models = ModelDeploymentFile.read(settings.deployment_file).models
+    token = _read_token(settings)
+    ledger = Ledger.open(settings.ledger_url, clock)
     try:
-        models = ModelDeploymentFile.read(settings.deployment_file).models
-        token = _read_token(settings)
-        ledger = Ledger.open(settings.ledger_url, clock)
-        try:
-            asyncio.run(_serve(settings, models, token, ledger, clock))
-        finally:
-            ledger.close()
-    except InvalidInput as error:
-        sys.stderr.write(f"trierarch controller: {error}\n")
-        return 2
-    except TrierarchError as error:
-        sys.stderr.write(f"trierarch controller: {error}\n")
-        return 1
-    return 0
+        asyncio.run(_serve(settings, models, token, ledger, clock))
+    finally:
+        ledger.close()
 
 
 def _read_token(settings: ControllerSettings) -> str:
@@ -108,19 +96,11 @@ async def _serve(
                 cost_window_seconds=settings.cost_window_seconds,
             )
         )
-        config = uvicorn.Config(
-            build_app(fleet, metrics, clock, token),
-            host=LOCALHOST,
-            port=settings.port,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=1,
+        server = build_http_server(
+            build_app(fleet, metrics, clock, token), host=LOCALHOST, port=settings.port
         )
         await _run_until_signal(
-            _Server(config).serve(),
+            server.serve(),
             deployer.run(settings.look_interval_seconds),
             accountant.run_capacity(settings.capacity_interval_seconds),
             accountant.run_allocation(settings.allocation_interval_seconds),

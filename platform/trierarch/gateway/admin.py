@@ -6,12 +6,9 @@ second. Nothing here changes anything.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -102,33 +99,3 @@ def build_admin_app(gateway: GatewayHandler, spool_problem: Callable[[], str]) -
         ],
         exception_handlers={404: unknown},
     )
-
-
-class AdminServer(uvicorn.Server):
-    """uvicorn on a socket that is already bound; signals belong to the gateway."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signal handlers alone."""
-        yield
-
-    async def serve_on(self, listener: socket.socket) -> None:
-        """Serve until ``should_exit`` is set."""
-        await self.serve(sockets=[listener])
-
-
-def build_admin_server(app: Starlette) -> AdminServer:
-    """Return a server for the admin application."""
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=1,
-        server_header=False,
-    )
-    # Imports its protocols now and not on the running event loop.
-    config.load()
-    return AdminServer(config)

@@ -19,7 +19,6 @@ import uvloop
 
 from trierarch import __version__
 from trierarch.core.clock import Clock, SystemClock
-from trierarch.core.errors import InvalidInput, TrierarchError
 from trierarch.gateway.access_log import AccessEntry, write_access_lines
 from trierarch.gateway.books import LedgerBooks, open_books
 from trierarch.gateway.handler import GatewayParts
@@ -42,28 +41,25 @@ GARBAGE_COLLECTION_THRESHOLD = 20_000
 """Requests leave next to no cycles behind; the default of 700 would look for them every few."""
 
 
-def run(settings: GatewaySettings, clock: Clock | None = None) -> int:
-    """Run a gateway until SIGTERM or SIGINT; return the exit code."""
+def run(settings: GatewaySettings, clock: Clock | None = None) -> None:
+    """Run a gateway until SIGTERM or SIGINT.
+
+    Raises:
+        InvalidInput: If a setting cannot work here, a busy port for example.
+        TrierarchError: If something it needs does not answer.
+    """
     clock = clock or SystemClock()
     configure_logging(settings.log_level)
     _allow_many_connections()
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    try:
-        check_replica_settings(settings)
-        with contextlib.ExitStack() as stack:
-            data = stack.enter_context(bind(settings.host, settings.port, "TRIERARCH_GATEWAY_PORT"))
-            admin = stack.enter_context(
-                bind(settings.host, settings.admin_port, "TRIERARCH_GATEWAY_ADMIN_PORT")
-            )
-            books = stack.enter_context(open_books(settings, clock))
-            uvloop.run(_serve(settings, clock, books, data, admin))
-    except InvalidInput as error:
-        sys.stderr.write(f"trierarch gateway: {error}\n")
-        return 2
-    except TrierarchError as error:
-        sys.stderr.write(f"trierarch gateway: {error}\n")
-        return 1
-    return 0
+    check_replica_settings(settings)
+    with contextlib.ExitStack() as stack:
+        data = stack.enter_context(bind(settings.host, settings.port, "TRIERARCH_GATEWAY_PORT"))
+        admin = stack.enter_context(
+            bind(settings.host, settings.admin_port, "TRIERARCH_GATEWAY_ADMIN_PORT")
+        )
+        books = stack.enter_context(open_books(settings, clock))
+        uvloop.run(_serve(settings, clock, books, data, admin))
 
 
 def _allow_many_connections() -> None:

@@ -9,9 +9,10 @@ import logging
 import socket
 from collections.abc import Callable
 
+from trierarch.adapters.http_server import build_http_server
 from trierarch.core.errors import InvalidInput
 from trierarch.core.identifiers import ModelName
-from trierarch.gateway.admin import build_admin_app, build_admin_server
+from trierarch.gateway.admin import build_admin_app
 from trierarch.gateway.handler import GatewayHandler, GatewayParts
 from trierarch.gateway.replicas import (
     FixedReplicas,
@@ -131,7 +132,7 @@ class GatewayServer:
             ),
             parts.clock.monotonic_seconds,
         )
-        self._admin = build_admin_server(build_admin_app(self.handler, spool_problem))
+        self._admin = build_http_server(build_admin_app(self.handler, spool_problem))
         self._server: asyncio.Server | None = None
         self._background: list[asyncio.Task[None]] = []
         self._admin_task: asyncio.Task[None] | None = None
@@ -153,7 +154,7 @@ class GatewayServer:
             ),
             loop.create_task(self._sweep_for_ever()),
         ]
-        self._admin_task = loop.create_task(self._admin.serve_on(admin))
+        self._admin_task = loop.create_task(self._admin.serve(sockets=[admin]))
         self._server = await loop.create_server(
             self._connections.new_connection, sock=data, backlog=BACKLOG
         )

@@ -9,18 +9,17 @@ ends its engine.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
 from typing import Any, Literal
 
-import uvicorn
 from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.util import get_node_ip_address
 
 from trierarch import __version__
+from trierarch.adapters.http_server import build_http_server
 from trierarch.core.clock import SystemClock
 from trierarch.core.replicas import ReplicaState
 from trierarch.observability.logging import configure_logging
@@ -53,13 +52,6 @@ class ReplicaArguments(BaseModel):
     """Which engine runs it."""
     announce: AnnouncementTarget | None = None
     """Who is told; None tells nobody, and clients come through Ray Serve's own proxy."""
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        """Leave signal handlers alone: they belong to Ray."""
-        yield
 
 
 class Replica:
@@ -147,19 +139,8 @@ class Replica:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.bind((host, 0))
         listener.listen(1024)
-        config = uvicorn.Config(
-            self._gate,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            # Longer than the gateway keeps a connection, so that the gateway ends it first.
-            timeout_keep_alive=75,
-        )
-        config.load()
-        self._server = _Server(config)
+        # Keeps a connection longer than the gateway does, so that the gateway ends it first.
+        self._server = build_http_server(self._gate, keep_alive_seconds=75, shutdown_seconds=None)
         self._engine.attach_server(self._server)
         self._server_task = asyncio.create_task(self._server.serve(sockets=[listener]))
         self._address = (host, listener.getsockname()[1])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, PositiveFloat, ValidationError
+from pydantic import AliasChoices, Field, PositiveFloat
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from trierarch.core.errors import InvalidInput
+from trierarch.settings.environment import read_settings
 
 ENVIRONMENT_PREFIX = "TRIERARCH_CONTROLLER_"
 
@@ -68,15 +67,4 @@ class ControllerSettings(BaseSettings):
         Raises:
             InvalidInput: If a value is missing or wrong, or a name with our prefix is unknown.
         """
-        known = {f"{ENVIRONMENT_PREFIX}{field}".upper() for field in cls.model_fields}
-        for name in sorted(os.environ):
-            if name.upper().startswith(ENVIRONMENT_PREFIX) and name.upper() not in known:
-                raise InvalidInput(f"{name} is not a setting of the controller")
-        nothing: dict[str, Any] = {}
-        try:
-            # Fields without a default come from the environment, which a type checker cannot know.
-            return cls(**nothing)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = "__".join(str(part) for part in first["loc"]).upper()
-            raise InvalidInput(f"{ENVIRONMENT_PREFIX}{field}: {first['msg']}") from error
+        return read_settings(cls, "controller")

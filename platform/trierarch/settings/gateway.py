@@ -6,10 +6,9 @@ may do belongs in custom resources and the ledger, not here.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AliasChoices,
@@ -18,11 +17,10 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from trierarch.core.errors import InvalidInput
+from trierarch.settings.environment import read_settings
 
 ENVIRONMENT_PREFIX = "TRIERARCH_GATEWAY_"
 
@@ -140,19 +138,4 @@ class GatewaySettings(BaseSettings):
         Raises:
             InvalidInput: If a value is wrong or a name with our prefix is unknown.
         """
-        names = os.environ if environment is None else environment
-        known = {f"{ENVIRONMENT_PREFIX}{field}".upper() for field in cls.model_fields}
-        for name in sorted(names):
-            base = name.upper().split("__", maxsplit=1)[0]
-            if name.upper().startswith(ENVIRONMENT_PREFIX) and base not in known:
-                raise InvalidInput(f"{name} is not a setting of the gateway")
-        try:
-            return cls()
-        except ValidationError as error:
-            raise InvalidInput(_describe(error)) from error
-
-
-def _describe(error: ValidationError) -> str:
-    first: dict[str, Any] = dict(error.errors()[0])
-    field = "__".join(str(part) for part in first["loc"]).upper()
-    return f"{ENVIRONMENT_PREFIX}{field}: {first['msg']}"
+        return read_settings(cls, "gateway", environment)

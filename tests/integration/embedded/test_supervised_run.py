@@ -16,14 +16,10 @@ import pytest
 
 from trierarch.embedded.folder import RunFolder
 from trierarch.embedded.leftovers import end_processes, find_processes
+from trierarch.testing.running_stack import find_free_port
 from trierarch.testing.waiting import wait_until
 
 DRIVER = Path(__file__).with_name("stand_in_run.py")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 class Run:
@@ -36,8 +32,8 @@ class Run:
             "data_dir": str(data_dir),
             "model": "tiny-qwen3-moe",
             "engine": "simulated",
-            "port": free_port(),
-            "admin_port": free_port(),
+            "port": find_free_port(),
+            "admin_port": find_free_port(),
             **fields,
         }
         with self.output_path.open("w") as output:

@@ -21,15 +21,11 @@ import pytest
 from trierarch.adapters.ledger import Ledger
 from trierarch.core.clock import SystemClock
 from trierarch.core.identifiers import TenantId
+from trierarch.testing.running_stack import find_free_port
 from trierarch.testing.simulated_engines import EngineProcess
 from trierarch.testing.waiting import wait_until
 
 MESSAGES = [{"role": "user", "content": "hi"}]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def environment(tmp_path: Path, **fields: object) -> dict[str, str]:
@@ -39,8 +35,8 @@ def environment(tmp_path: Path, **fields: object) -> dict[str, str]:
         if not name.startswith(("TRIERARCH_", "OTEL_"))
     }
     values = {
-        "PORT": free_port(),
-        "ADMIN_PORT": free_port(),
+        "PORT": find_free_port(),
+        "ADMIN_PORT": find_free_port(),
         "LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db",
         "SPOOL_DIR": tmp_path / "spool",
         **fields,
