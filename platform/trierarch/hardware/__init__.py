@@ -1,0 +1,1 @@
+"""What accelerators and model architectures can do: memory, step times, layouts; pure."""
