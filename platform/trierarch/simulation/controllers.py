@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+from trierarch.autoscaling.decision import ScalingDecision
+from trierarch.autoscaling.pipeline import decide
 from trierarch.autoscaling.policy import Policy
 from trierarch.autoscaling.specification import (
     Behavior,
@@ -14,7 +16,8 @@ from trierarch.autoscaling.specification import (
     ServicePrior,
     VariantSpec,
 )
-from trierarch.core.identifiers import VariantName
+from trierarch.autoscaling.state import PipelineState
+from trierarch.core.identifiers import DecisionId, VariantName
 from trierarch.simulation.fleet.replicas import ReplicaPool
 from trierarch.simulation.fleet.setup import FleetSetup
 from trierarch.simulation.fleet.snapshot import FleetSnapshot
@@ -49,6 +52,55 @@ class PolicyController(Generic[StateT]):
         observation = self._builder.build(snapshot)
         recommendation, self._state = self._policy.recommend(observation, self._state)
         return desired_counts(snapshot, recommendation.replicas)
+
+
+class PipelineController:
+    """The whole pipeline, as the controller in a cluster runs it.
+
+    Attributes:
+        decisions: Every decision of the run, oldest first.
+    """
+
+    def __init__(
+        self, setup: FleetSetup, overrides: Mapping[str, Any] | None = None, *, name: str
+    ) -> None:
+        """Check the overrides at once, before a run begins.
+
+        Raises:
+            ValueError: If a field does not exist or its value is refused.
+        """
+        self.name = name
+        self._overrides = dict(overrides or {})
+        self._spec = build_spec(setup, self._overrides)
+        self.tick_seconds: float | None = self._spec.behavior.interval_seconds
+        self._builder: ObservationBuilder | None = None
+        self._state = PipelineState()
+        self.decisions: list[ScalingDecision] = []
+
+    @property
+    def decision_records(self) -> list[dict[str, Any]]:
+        """Return the decisions as JSON values, oldest first."""
+        return [decision.as_record() for decision in self.decisions]
+
+    def begin(self, setup: FleetSetup, pool: ReplicaPool) -> None:
+        """Forget everything; the pool is not looked at."""
+        self._spec = build_spec(setup, self._overrides)
+        self._builder = ObservationBuilder(setup)
+        self._state = PipelineState()
+        self.decisions = []
+
+    def decide(self, snapshot: FleetSnapshot) -> Sequence[int]:
+        """Return what the pipeline decides."""
+        if self._builder is None:
+            raise RuntimeError("begin() comes before decide()")
+        decision, self._state = decide(
+            self._builder.build(snapshot),
+            self._spec,
+            self._state,
+            DecisionId(f"simulated-{len(self.decisions):06d}"),
+        )
+        self.decisions.append(decision)
+        return desired_counts(snapshot, decision.replicas)
 
 
 def desired_counts(snapshot: FleetSnapshot, replicas: Mapping[VariantName, int]) -> list[int]:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
 
 from trierarch.core.errors import InvalidInput
 from trierarch.simulation.clairvoyant.search import ClairvoyantSearch
+from trierarch.simulation.controllers import PipelineController
 from trierarch.simulation.fleet.simulator import Controller
 from trierarch.simulation.scenarios import Scenario
 from trierarch.simulation.schedules import StaticController
 from trierarch.simulation.sizing import peak_fleet
 
 STATIC, OURS, CLAIRVOYANT = "static", "trierarch", "clairvoyant"
+OUR_SWEEP_PERCENTILES = (90, 95, 98, 99, 99.5)
 STATIC_SWEEP_RATIOS = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5)
 Options = Mapping[str, str]
 OptionItems = tuple[tuple[str, str], ...]
@@ -83,6 +89,13 @@ def registry() -> dict[str, PolicyEntry]:
             _sweep_static,
         ),
         PolicyEntry(
+            OURS,
+            "our whole pipeline, from observation to decision",
+            _build_ours,
+            {"*": "any field of the scaling spec, e.g. behavior.backlog_drain_seconds=30"},
+            _sweep_ours,
+        ),
+        PolicyEntry(
             CLAIRVOYANT,
             "the cheapest schedule found with the whole future known",
             _build_clairvoyant,
@@ -136,6 +149,30 @@ def _sweep_static(scenario: Scenario) -> list[OptionItems]:
     peak = peak_fleet(scenario.setup, scenario.trace)
     counts = sorted({max(1, round(peak * ratio)) for ratio in STATIC_SWEEP_RATIOS})
     return [(("replicas", str(count)),) for count in counts]
+
+
+def _build_ours(scenario: Scenario, options: Options, seed: int) -> Controller:
+    overrides = {path: _json_value(text) for path, text in options.items()}
+    try:
+        return PipelineController(scenario.setup, overrides, name=OURS)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the scaling spec"
+        raise InvalidInput(f"policy {OURS}: {field}: {first['msg']}") from error
+    except ValueError as error:
+        raise InvalidInput(f"policy {OURS}: {error}") from error
+
+
+def _json_value(text: str) -> Any:
+    """Return a number, boolean or null as such, and any other text as it is."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _sweep_ours(scenario: Scenario) -> list[OptionItems]:
+    return [(("slo.percentile", str(value)),) for value in OUR_SWEEP_PERCENTILES]
 
 
 def _build_clairvoyant(scenario: Scenario, options: Options, seed: int) -> Controller:
