@@ -111,11 +111,10 @@ def choose_lengths(
     """
     if context is not None and context > limit_tokens:
         raise InvalidInput(f"--context {context}: the model is made for {limit_tokens} tokens")
-    longest = context or min(DEFAULT_CONTEXT_TOKENS, limit_tokens)
-    if context is None and input_tokens is not None:
-        asked = input_tokens + (output_tokens or 1)
-        longest = min(limit_tokens, max(longest, asked))
-    answer = output_tokens or max(1, min(DEFAULT_OUTPUT_TOKENS, longest // 4))
+    wanted = (input_tokens or DEFAULT_INPUT_TOKENS) + (output_tokens or DEFAULT_OUTPUT_TOKENS)
+    longest = context or min(max(DEFAULT_CONTEXT_TOKENS, wanted), limit_tokens)
+    room = longest - (input_tokens or 0)
+    answer = output_tokens or max(1, min(DEFAULT_OUTPUT_TOKENS, longest // 4, room))
     prompt = input_tokens or max(1, min(DEFAULT_INPUT_TOKENS, longest - answer))
     if prompt + answer > longest:
         raise InvalidInput(

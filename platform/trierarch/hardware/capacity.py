@@ -327,7 +327,9 @@ def predict_service(
 
     slope = (rest(full, context) - rest(1.0 / ranks, context)) / (full * ranks - 1.0)
     by_context = (rest(full, 2.0 * context) - rest(full, context)) / (context * full * ranks)
-    by_context = min(by_context, slope / context)
+    # Where an exchange hides behind computing, more work can cost nothing, but never less.
+    slope = max(0.0, slope)
+    by_context = max(0.0, min(by_context, slope / context))
     experts = machine.architecture.experts
     every_expert, share = 0.0, 0.0
     if experts is not None:
