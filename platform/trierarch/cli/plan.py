@@ -220,7 +220,9 @@ def _print(
     feasible = [row for row in rows if row.is_feasible]
     shown = feasible if shows_all else feasible[:SHOWN_LAYOUTS]
     if shown:
-        click.echo("\nServes, cheapest first (predicted, never idle; GB per accelerator)")
+        click.echo(
+            "\nServes, cheapest first (predicted, not measured; never idle; GB per accelerator)"
+        )
         click.echo(format_table(HEADER, [_cells(row) for row in shown], text_columns=4))
         click.echo(_conclusion(feasible[0]))
     if len(shown) < len(feasible):

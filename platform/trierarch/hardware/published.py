@@ -156,16 +156,16 @@ PUBLISHED_POINTS: tuple[PublishedPoint, ...] = (
         cache=KvCacheFormat.FP8,
     ),
     PublishedPoint(
-        _HUAWEI, _V3, "Ascend-910C", _PREFILL, 6688.0, "INT8, EP32 and 4K assumed",
-        4096, layout=_wide(32), hides_exchange=True, balances_experts=True,
+        _HUAWEI, _V3, "Ascend-910C", _PREFILL, 6688.0, "INT8; 16 of two dies, 4K assumed",
+        4096, layout=_wide(16), hides_exchange=True, balances_experts=True,
     ),
     PublishedPoint(
-        _HUAWEI, _V3, "Ascend-910C", _DECODE, 1943.0, "EP320, TPOT 50 ms, 4K assumed",
-        4096, layout=_wide(320), tpot_seconds=0.050, hides_exchange=True, balances_experts=True,
+        _HUAWEI, _V3, "Ascend-910C", _DECODE, 1943.0, "EP320 (dies), TPOT 50 ms, 4K assumed",
+        4096, layout=_wide(160), tpot_seconds=0.050, hides_exchange=True, balances_experts=True,
     ),
     PublishedPoint(
-        _HUAWEI, _V3, "Ascend-910C", _DECODE, 538.0, "EP320, TPOT 15 ms, 4K assumed",
-        4096, layout=_wide(320), tpot_seconds=0.015, hides_exchange=True, balances_experts=True,
+        _HUAWEI, _V3, "Ascend-910C", _DECODE, 538.0, "EP320 (dies), TPOT 15 ms, 4K assumed",
+        4096, layout=_wide(160), tpot_seconds=0.015, hides_exchange=True, balances_experts=True,
     ),
     PublishedPoint(
         "Huawei Atlas 800I A2 2025-05", _V3, "Ascend-910B", _DECODE, 765.0,

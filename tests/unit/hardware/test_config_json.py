@@ -11,6 +11,9 @@ import pytest
 import trierarch.hardware
 from trierarch.core.errors import InvalidInput
 from trierarch.hardware.config_json import read_architecture
+from trierarch.serving.models.pocket import PocketRecipe
+from trierarch.serving.models.tiny_deepseek_v3 import TinyDeepseekV3Recipe
+from trierarch.serving.models.tiny_qwen3_moe import TinyQwen3MoeRecipe
 
 MODELS = Path(trierarch.hardware.__file__).parent / "models"
 
@@ -72,6 +75,26 @@ def test_layers_of_deepseek_v4_keep_their_own_compression() -> None:
     assert pro.attention_names == "30 x CSA/4, 31 x HCA/128"
     assert flash.attention_names == "2 x window, 21 x CSA/4, 20 x HCA/128"
     assert (pro.expert_format.name, pro.dense_format.name) == ("MXFP4", "FP8")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "attention", "experts"),
+    [
+        (PocketRecipe(), "GQA", (8, 2)),
+        (TinyDeepseekV3Recipe(), "MLA", (16, 4)),
+        (TinyQwen3MoeRecipe(), "GQA", (16, 4)),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_models_made_here_are_understood(
+    recipe: PocketRecipe | TinyDeepseekV3Recipe | TinyQwen3MoeRecipe,
+    attention: str,
+    experts: tuple[int, int],
+) -> None:
+    architecture = read_architecture(recipe.config)
+    assert architecture.attention_names.endswith(attention)
+    assert architecture.experts is not None
+    assert (architecture.experts.routed, architecture.experts.active) == experts
 
 
 def test_the_language_part_of_a_multimodal_model_is_found() -> None:
