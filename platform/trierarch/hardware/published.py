@@ -35,7 +35,7 @@ from trierarch.hardware.layouts import (
     candidate_layouts,
     default_cache_format,
 )
-from trierarch.hardware.roofline import Machine, decode_step, prefill
+from trierarch.hardware.roofline import PREFILL_CHUNK_TOKENS, Machine, decode_step, prefill
 
 
 class Phase(StrEnum):
@@ -123,7 +123,7 @@ PUBLISHED_POINTS: tuple[PublishedPoint, ...] = (
         4989, layout=_wide(144), tpot_seconds=1 / 21, hides_exchange=True, balances_experts=True,
     ),
     PublishedPoint(
-        _SGLANG, _V3, "H100", _PREFILL, 7209.0, "EP32, 1K prompts, 16 per rank",
+        _SGLANG, _V3, "H100", _PREFILL, 7209.0, "EP32, 1K prompts",
         1024, layout=_wide(32), hides_exchange=True, balances_experts=True,
     ),
     PublishedPoint(
@@ -258,8 +258,9 @@ def _predict_layout(
     efficiency = DISAGGREGATED_EFFICIENCY if point.is_disaggregated else AGGREGATED_EFFICIENCY
     if point.phase is Phase.PREFILL:
         # Prompts shorter than a chunk are computed several at a time.
-        seconds = prefill(machine, point.input_tokens).seconds
-        return efficiency * point.input_tokens / seconds / layout.tensor
+        prompts = max(1, PREFILL_CHUNK_TOKENS // point.input_tokens)
+        seconds = prefill(machine, point.input_tokens, prompts=prompts).seconds
+        return efficiency * prompts * point.input_tokens / seconds / layout.tensor
     if point.phase is Phase.DECODE:
         return _decode_rate(point, machine, efficiency)
     capacity = predict_capacity(

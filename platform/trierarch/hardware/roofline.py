@@ -142,22 +142,29 @@ def decode_step(machine: Machine, sequences_per_rank: float, context_tokens: flo
     )
 
 
-def prefill(machine: Machine, input_tokens: float) -> StepParts:
-    """Return the time in which every data-parallel rank computes one prompt of its own."""
-    chunks = max(1.0, math.ceil(input_tokens / PREFILL_CHUNK_TOKENS))
+def prefill(machine: Machine, input_tokens: float, *, prompts: int = 1) -> StepParts:
+    """Return the time in which every data-parallel rank computes prompts of its own.
+
+    Args:
+        machine: What it runs on.
+        input_tokens: Length of each prompt.
+        prompts: How many a rank computes together.
+    """
+    tokens = input_tokens * prompts
+    chunks = max(1.0, math.ceil(tokens / PREFILL_CHUNK_TOKENS))
+    chunk_tokens = tokens / chunks
     attention = 0.0
     for kind, count in machine.architecture.attention:
         core = kind.prefill_flops(input_tokens) / machine.layout.tensor / machine.core_rate(kind)
         index_flops = kind.index_flops(input_tokens / 2.0) * input_tokens
         core += index_flops / machine.compute_rate(machine.architecture.dense_format)
-        projections = _projection_seconds(machine, kind, input_tokens / chunks)
-        attention += count * (chunks * projections + core)
-    chunk_tokens = input_tokens / chunks
+        projections = _projection_seconds(machine, kind, chunk_tokens)
+        attention += count * (chunks * projections + prompts * core)
     per_chunk = _finish(
         machine,
         0.0,
         tokens_per_rank=chunk_tokens,
-        output_tokens=1.0,
+        output_tokens=max(1.0, prompts / chunks),
         exchange=_bulk_exchange_seconds(machine, chunk_tokens),
         host_seconds=machine.calibration.step_seconds,
         other_busy_seconds=attention / chunks,

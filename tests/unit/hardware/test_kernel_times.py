@@ -212,3 +212,11 @@ def test_tensor_parallelism_reads_less_and_talks_more(bundled: Bundled) -> None:
     assert _projection_seconds(four, kind, 64) < _projection_seconds(one, kind, 64)
     assert decode_step(one, 64, 4096).exchange_seconds == 0
     assert decode_step(four, 64, 4096).exchange_seconds > 0
+
+
+def test_short_prompts_are_cheaper_together(bundled: Bundled) -> None:
+    replica = machine(bundled("deepseek-v3"), "H100", 32)
+    alone, together = prefill(replica, 1024), prefill(replica, 1024, prompts=8)
+    assert alone.seconds < together.seconds < 8 * alone.seconds
+    # Prompts do not see each other.
+    assert together.seconds < prefill(replica, 8192).seconds
