@@ -14,6 +14,7 @@ from trierarch.core.errors import InvalidInput
 from trierarch.simulation.clairvoyant.search import ClairvoyantSearch
 from trierarch.simulation.controllers import PipelineController
 from trierarch.simulation.fleet.simulator import Controller
+from trierarch.simulation.peers import PEERS, Peer
 from trierarch.simulation.scenarios import Scenario
 from trierarch.simulation.schedules import StaticController
 from trierarch.simulation.sizing import peak_fleet
@@ -88,6 +89,7 @@ def registry() -> dict[str, PolicyEntry]:
             {"replicas": "count, or one per variant separated by commas"},
             _sweep_static,
         ),
+        *(_peer_entry(peer) for peer in PEERS),
         PolicyEntry(
             OURS,
             "our whole pipeline, from observation to decision",
@@ -103,6 +105,16 @@ def registry() -> dict[str, PolicyEntry]:
         ),
     ]
     return {entry.name: entry for entry in entries}
+
+
+def _peer_entry(peer: Peer) -> PolicyEntry:
+    return PolicyEntry(
+        peer.name,
+        peer.summary,
+        lambda scenario, options, seed: peer.build(scenario, options),
+        {"*": "any setting of its law"},
+        peer.grid,
+    )
 
 
 def number(options: Options, name: str, default: float) -> float:

@@ -52,7 +52,9 @@ def apply_behavior(
 ) -> tuple[int, BehaviorState]:
     """Return the count that the autoscaler sets, and what it remembers."""
     longest = max(behavior.up_window_seconds, behavior.down_window_seconds)
-    recommendations = _keep(state.recommendations, now_seconds - longest)
+    # The count found at first is the first recommendation.
+    earliest = state.recommendations or (Sample(now_seconds, float(current)),)
+    recommendations = _keep(earliest, now_seconds - longest)
     lowest, highest = desired, desired
     for earlier in recommendations:
         if earlier.at_seconds > now_seconds - behavior.up_window_seconds:

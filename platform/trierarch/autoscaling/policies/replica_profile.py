@@ -11,7 +11,10 @@ from trierarch.core.identifiers import VariantName
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReplicaProfile:
-    """The step time ``alpha + n * (beta * tokens computed + gamma * tokens held)``.
+    """The step time ``alpha + n * (request + beta * tokens computed + gamma * tokens held)``.
+
+    The published model has no term per request; a fit on a fleet whose decode tokens cost more
+    than its prompt tokens needs one, and a peer should not lose for the lack of it.
 
     Attributes:
         name: The variant.
@@ -21,6 +24,7 @@ class ReplicaProfile:
         maximum_requests: Seats of the batch.
         step_tokens: Most tokens computed in one step.
         kv_tokens: KV memory.
+        request_seconds: Per request in the batch.
     """
 
     name: VariantName
@@ -30,12 +34,13 @@ class ReplicaProfile:
     maximum_requests: int
     step_tokens: int
     kv_tokens: int
+    request_seconds: float = 0.0
 
     def step_seconds(self, running: float, inputs: float, outputs: float) -> float:
         """Return T(n) for requests of mean lengths, prefills spread over the steps."""
         computed = self.beta_seconds * (inputs + outputs) / (outputs + 1)
         return self.alpha_seconds + running * (
-            computed + self.gamma_seconds * (inputs + outputs / 2)
+            self.request_seconds + computed + self.gamma_seconds * (inputs + outputs / 2)
         )
 
     def prefill_seconds(self, running: float, inputs: float, outputs: float) -> float:
