@@ -34,25 +34,29 @@ def apply_options(settings: SettingsT, options: Mapping[str, str]) -> SettingsT:
     Raises:
         ValueError: If there is no such setting, or its value is refused.
     """
+    return typing.cast(SettingsT, _apply(settings, options, ""))
+
+
+def _apply(settings: Any, options: Mapping[str, str], above: str) -> Any:
+    """Return the settings with all changes made at once: they may need one another."""
+    kinds_of = dict(_fields(settings))
+    changes: dict[str, Any] = {}
+    nested: dict[str, dict[str, str]] = {}
     for path, text in options.items():
-        settings = _apply(settings, path, path, text)
-    return settings
-
-
-def _apply(settings: Any, path: str, rest: str, text: str) -> Any:
-    field, _, inner = rest.partition(".")
-    kinds = dict(_fields(settings)).get(field)
-    if kinds is None:
-        raise ValueError(f"no option {path!r}; there are {', '.join(option_names(settings))}")
-    if inner:
-        nested = getattr(settings, field)
-        if not dataclasses.is_dataclass(nested) or not _may_open(field):
-            raise ValueError(f"no option {path!r}")
-        return dataclasses.replace(settings, **{field: _apply(nested, path, inner, text)})
-    scalars = _scalars(kinds)
-    if not scalars:
-        raise ValueError(f"option {path!r} cannot be set")
-    return dataclasses.replace(settings, **{field: _parse(path, text, scalars, kinds)})
+        field, _, inner = path.partition(".")
+        kinds = kinds_of.get(field)
+        opens = dataclasses.is_dataclass(getattr(settings, field, None)) and _may_open(field)
+        scalars = _scalars(kinds) if kinds is not None else ()
+        if kinds is not None and inner and opens:
+            nested.setdefault(field, {})[inner] = text
+        elif kinds is not None and scalars and not inner:
+            changes[field] = _parse(above + path, text, scalars, kinds)
+        else:
+            known = ", ".join(above + name for name in option_names(settings))
+            raise ValueError(f"no option {above + path!r}; there are {known}")
+    for field, inner_options in nested.items():
+        changes[field] = _apply(getattr(settings, field), inner_options, f"{above}{field}.")
+    return dataclasses.replace(settings, **changes)
 
 
 def _parse(path: str, text: str, scalars: tuple[type, ...], kinds: tuple[type, ...]) -> Any:

@@ -138,12 +138,10 @@ class DynamoSlaPolicy(OneTarget):
         return self.profile.alpha_seconds + self.profile.beta_seconds * tokens
 
     def _tpot(self, worker: ReplicaLoad, grown: float, inputs: float, outputs: float) -> float:
-        computed = worker.running_requests * grown * (inputs + outputs) / (outputs + 1)
-        held = worker.kv_used_tokens * grown
-        profile = self.profile
-        return (
-            profile.alpha_seconds + profile.beta_seconds * computed + profile.gamma_seconds * held
-        )
+        running = worker.running_requests * grown
+        computed = self.profile.beta_seconds * (inputs + outputs) / (outputs + 1)
+        seconds = self.profile.alpha_seconds + running * (self.profile.request_seconds + computed)
+        return seconds + self.profile.gamma_seconds * worker.kv_used_tokens * grown
 
     def _plan(
         self,
