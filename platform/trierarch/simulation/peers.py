@@ -41,6 +41,7 @@ SEAT_RATIO = 0.5
 """Share of the seats that is a target where the peer has none."""
 RATE_RATIO = 0.7
 """Share of the promised rate that is a target where the peer has none."""
+UP_WINDOW, DOWN_WINDOW = "behavior.up_window_seconds", "behavior.down_window_seconds"
 Setting = tuple[tuple[str, str], ...]
 MakePolicy = Callable[[Scenario], Any]
 
@@ -156,7 +157,7 @@ def _by_seats(
     """Return a grid whose first axis is a number of requests, as shares of a replica's seats."""
 
     def grid(scenario: Scenario) -> Sequence[Setting]:
-        shares = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
+        shares = (0.08, 0.12, 0.16, 0.2, 0.3, 0.5)
         targets = [max(1, round(share * _seats(scenario))) for share in shares]
         return [*_settings((name, targets), *axes), *_with_floor(name, targets[1:4], scenario)]
 
@@ -230,10 +231,9 @@ def _sweep_wva_queueing(scenario: Scenario) -> Sequence[Setting]:
         (
             ("ttft_seconds", f"{ratio * ttft:.4g}"),
             ("tpot_seconds", f"{ratio * tpot:.4g}"),
-            ("behavior.up_window_seconds", str(window)),
+            (UP_WINDOW, "0"),
         )
-        for ratio in (0.6, 0.7, 0.8, 0.9, 1.0)
-        for window in (0, 240)
+        for ratio in (0.55, 0.6, 0.65, 0.7, 0.8, 0.9, 1.0)
         # A step without load already takes alpha; below it no rate is feasible.
         if ratio * tpot > _profiles(scenario)[0].alpha_seconds
     ]
@@ -252,8 +252,6 @@ def _sweep_dynamo_sla(scenario: Scenario) -> Sequence[Setting]:
         if ratio * objective.tpot_seconds > _profiles(scenario)[0].alpha_seconds
     ]
 
-
-UP_WINDOW, DOWN_WINDOW = "behavior.up_window_seconds", "behavior.down_window_seconds"
 
 PEERS: tuple[Peer, ...] = (
     Peer(
@@ -299,13 +297,13 @@ PEERS: tuple[Peer, ...] = (
         "aibrix-apa",
         "AIBrix APA, as documented unless as_coded=true",
         lambda scenario: AibrixApaPolicy(target=_half_seats(scenario), **_bounds(scenario)),
-        _by_seats("target", ("window_seconds", (60, 180))),
+        _by_seats("target", ("up_cooldown_seconds", (0, 180))),
     ),
     Peer(
         "aibrix-kpa",
         "AIBrix KPA, as documented unless as_coded=true",
         lambda scenario: AibrixKpaPolicy(target=_half_seats(scenario), **_bounds(scenario)),
-        _by_seats("target", ("window_seconds", (60, 180))),
+        _by_seats("target", ("up_cooldown_seconds", (0, 180))),
     ),
     Peer(
         "llm-d-slo",
@@ -320,20 +318,20 @@ PEERS: tuple[Peer, ...] = (
         "llm-d WVA, first engine: spare KV memory and queue",
         lambda scenario: WvaSaturationPolicy(**_wva(scenario)),
         _fixed(
-            ("kv_threshold_ratio", (0.2, 0.4, 0.6, 0.8)),
+            ("kv_threshold_ratio", (0.13, 0.16, 0.2, 0.3, 0.5)),
             ("queue_trigger", (3, 4)),
-            (UP_WINDOW, (0, 240)),
+            (UP_WINDOW, (0,)),
         ),
     ),
     Peer(
         "wva-v2",
         "llm-d WVA, second engine: tokens of demand and capacity",
         lambda scenario: WvaTokensPolicy(**_wva(scenario)),
-        _fixed(
-            ("up_ratio", (0.15, 0.3, 0.5, 0.7, 0.85)),
-            ("down_ratio", (0.1, 0.25, 0.4, 0.6, 0.7)),
-            (UP_WINDOW, (0, 240)),
-        ),
+        lambda scenario: [
+            (("up_ratio", f"{up:g}"), ("down_ratio", f"{up * share:.4g}"), (UP_WINDOW, "0"))
+            for up in (0.15, 0.25, 0.35, 0.5, 0.7)
+            for share in (0.35, 0.7)
+        ],
     ),
     Peer(
         "wva-queue-model",

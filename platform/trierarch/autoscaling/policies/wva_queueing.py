@@ -3,7 +3,9 @@
 Source: ``pkg/{analyzer,core,solver}`` of the same repository; written and tested
 there, but not part of what is shipped. A state-dependent M/M/1/K chain with
 K = 11 N, mean latencies against the objectives, a switch penalty of a tenth of both
-costs. One variant carries everything. Publishing and following: ``wva_actuation``.
+costs. One variant carries everything; where that is the cheapest and the market has
+no more of it, the next one stands in, as a node provisioner beneath would have it.
+Publishing and following: ``wva_actuation``.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import dataclasses
 import functools
 import math
 
+from trierarch.autoscaling.policies.one_target import CHEAPEST, spread
 from trierarch.autoscaling.policies.readings import arrival_rate, lengths
 from trierarch.autoscaling.policies.replica_profile import ReplicaProfile
 from trierarch.autoscaling.policies.series import Series, extend, mean, since
@@ -82,6 +85,9 @@ class WvaQueueingPolicy(WvaSettings):
             reason = "QueueModel"
             published = {name: chosen[1] if name == chosen[0] else 0 for name in published}
         counts, states = follow(self, observation, states, published)
+        if chosen is not None and chosen[0] == min(observation.variants, key=cost).name:
+            total = sum(counts.values())
+            counts = dict(spread(observation, total, mix=CHEAPEST, floor_ratio=0.0))
         message = f"{load:.2f} requests/s arrive"
         return Recommendation(counts, self.name, reason, message), WvaQueueingState(
             states, arrivals

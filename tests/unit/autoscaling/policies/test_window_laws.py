@@ -159,7 +159,7 @@ def test_aibrix_cooldown_as_documented_and_as_coded(observe) -> None:
 def test_aibrix_kpa_remembers_a_panic_only_as_documented(observe) -> None:
     calm = [observe(now=now, running=20, ready=2) for now in range(0, 170, 10)]
     burst = [observe(now=now, running=400, ready=2) for now in (170, 180, 190)]
-    after = [observe(now=now, running=0, ready=2) for now in (360, 510, 700)]
+    after = [observe(now=now, running=0, ready=2) for now in (370, 510, 700)]
     documented = run(KPA, *calm, *burst, *after)
     assert documented[len(calm) - 1] == 2
     # At 170 s the short mean is 250 / 6, the long one 370 / 18: more than twice.
