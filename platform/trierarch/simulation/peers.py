@@ -351,7 +351,7 @@ PEERS: tuple[Peer, ...] = (
         _dynamo("dynamo-load", dynamo_load.LATENCY),
         lambda scenario: [
             (("up_ratio", f"{up:g}"), ("down_ratio", f"{up * share:g}"))
-            for up in (0.05, 0.08, 0.12, 0.2, 0.3, 0.4)
+            for up in (0.015, 0.025, 0.04, 0.08, 0.15, 0.3)
             for share in (0.5, 0.75)
         ],
     ),

@@ -73,7 +73,11 @@ class AibrixTarget(OneTarget):
         return Sample(total.at_seconds, total.value / observation.ready)
 
     def cooled(self, series: Series, now: float, current: int, wish: int) -> tuple[int, Series]:
-        """Return what the cooldowns leave of a wish, and the wishes kept."""
+        """Return what the cooldowns leave of a wish, and the wishes kept.
+
+        The count found at first counts as a wish, so that an empty beginning takes nothing away.
+        """
+        series = series or (Sample(math.nextafter(now, -math.inf), float(current)),)
         longest = max(self.up_cooldown_seconds, self.down_cooldown_seconds)
         wishes = extend(series, Sample(now, float(wish)), keep_seconds=longest)
         if wish > current:

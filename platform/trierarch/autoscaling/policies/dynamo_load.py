@@ -23,9 +23,10 @@ THROUGHPUT, LATENCY = (1.0, 0.6), (0.4, 0.1)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DynamoLoadState:
-    """The count that is set; None before the first call."""
+    """The count that is set and the time of the first call; None before it."""
 
     replicas: int | None = None
+    began_seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,7 @@ class DynamoLoadPolicy(OneTarget):
         profile: Of one replica; its KV memory is what loads are compared with.
         up_ratio: One more if any worker is above.
         down_ratio: One fewer if all are below.
+        settle_seconds: None fewer this soon after the first call: a run begins empty.
         name: For tables.
         interval_seconds: Between two decisions.
     """
@@ -43,6 +45,7 @@ class DynamoLoadPolicy(OneTarget):
     profile: ReplicaProfile
     up_ratio: float = THROUGHPUT[0]
     down_ratio: float = THROUGHPUT[1]
+    settle_seconds: float = 180.0
     name: str = "dynamo"
     interval_seconds: float | None = 5.0
 
@@ -60,7 +63,8 @@ class DynamoLoadPolicy(OneTarget):
     ) -> tuple[Recommendation, DynamoLoadState]:
         """Return the count plus one, minus one, or as it is."""
         current = self.bounded(observation.current if state.replicas is None else state.replicas)
-        workers = loads(observation)
+        workers, now = loads(observation), observation.now_unix_seconds
+        began = now if state.began_seconds is None else state.began_seconds
         desired, reason = current, "Steady"
         if workers is None:
             reason = "MetricsMissing"
@@ -72,10 +76,12 @@ class DynamoLoadPolicy(OneTarget):
                 for worker in workers
             ]
             step = self.step(tuple(ratios))
+            if now - began < self.settle_seconds:
+                step = max(0, step)
             desired = self.bounded(current + step)
             reason = {1: "LoadHigh", -1: "LoadLow"}.get(step, reason)
         recommendation = self.recommendation(observation, desired, policy=self.name, reason=reason)
-        return recommendation, DynamoLoadState(desired)
+        return recommendation, DynamoLoadState(desired, began)
 
     def step(self, ratios: tuple[float, ...]) -> int:
         """Return 1, 0 or -1 for the workers' loads."""

@@ -156,7 +156,8 @@ class DynamoSlaPolicy(OneTarget):
         arrivals = extend(state.arrivals, rate, keep_seconds=self.plan_seconds)
         state = dataclasses.replace(state, arrivals=arrivals)
         if state.planned_seconds is None:
-            return dataclasses.replace(state, planned_seconds=now)
+            # Nothing is known of the load before the first interval has passed.
+            return dataclasses.replace(state, floor=current, planned_seconds=now)
         if now - state.planned_seconds < self.plan_seconds or shape is None:
             return state
         observed = mean(since(arrivals, self.plan_seconds, arrivals[-1].at_seconds))
