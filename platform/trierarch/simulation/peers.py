@@ -157,9 +157,9 @@ def _by_seats(
     """Return a grid whose first axis is a number of requests, as shares of a replica's seats."""
 
     def grid(scenario: Scenario) -> Sequence[Setting]:
-        shares = (0.08, 0.12, 0.16, 0.2, 0.3, 0.5)
+        shares = (0.015, 0.03, 0.05, 0.08, 0.12, 0.16, 0.2, 0.3)
         targets = [max(1, round(share * _seats(scenario))) for share in shares]
-        return [*_settings((name, targets), *axes), *_with_floor(name, targets[1:4], scenario)]
+        return [*_settings((name, targets), *axes), *_with_floor(name, targets[2:5], scenario)]
 
     return grid
 
