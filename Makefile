@@ -51,7 +51,7 @@ layers: setup ## Check that imports go down only
 ##@ Benchmarks
 
 .PHONY: bench
-bench: bench-gateway bench-serving ## Run every benchmark there is
+bench: bench-gateway bench-serving bench-autoscaling ## Run every benchmark there is
 
 .PHONY: bench-gateway
 bench-gateway: setup ## Measure the gateway against HAProxy and no proxy (options in ARGS)
@@ -60,6 +60,10 @@ bench-gateway: setup ## Measure the gateway against HAProxy and no proxy (option
 .PHONY: bench-serving
 bench-serving: setup ## Measure a replica behind the gateway against bare vLLM (options in ARGS)
 	@exec $(BIN)/python -m benchmarks.serving $(ARGS)
+
+.PHONY: bench-autoscaling
+bench-autoscaling: setup ## Compare scaling policies on a trace, both fleets (ARGS="--trace FILE")
+	@exec $(BIN)/python -m benchmarks.autoscaling $(ARGS)
 
 ##@ Upkeep
 

@@ -1,0 +1,1 @@
+"""How fast the simulator is, and what policies cost on both fleets beside each other."""
