@@ -59,7 +59,8 @@ def test_the_step_lasts_through_a_cold_start_and_its_rate_can_be_set():
     assert rates["overload"] == rates["scaled"] == 9.0
     assert rates["quiet"] < 1.0
     step = [s for s in loaded.shape.stages() if s.name in ("overload", "scaled")]
-    assert total_seconds(step) >= 150.0
+    # A second replica takes 45 to 75 s on two cores.
+    assert total_seconds(step) >= 75.0
 
 
 @pytest.mark.parametrize(
