@@ -93,13 +93,20 @@ def announced(folder: Path) -> Iterator[Announced]:
 
 @pytest.fixture(scope="module")
 def ray_url(folder: Path, announced: Announced) -> Iterator[str]:
-    model = resolve_model("tiny-qwen3-moe", folder / "data", lambda _text, _share: None)
+    def resolve(name: str) -> LocalModel:
+        return resolve_model(name, folder / "data", lambda _text, _share: None)
+
+    qwen, deepseek = resolve("tiny-qwen3-moe"), resolve("tiny-deepseek-v3")
     group = {"parallelism": {"data": 2, "expert": True}, "spread_ranks": "strict-spread"}
+    tensor = {"parallelism": {"tensor": 2, "expert": True}}
     applications = [
-        application(announced, model, variant="one"),
-        application(announced, model, variant="group", **group),
+        application(announced, qwen, variant="one"),
+        application(announced, qwen, variant="group", **group),
+        application(announced, deepseek, variant="deepseek-one"),
+        application(announced, deepseek, variant="deepseek-tensor", **tensor),
     ]
-    with run_ray_nodes(folder / "nodes", os.environ, cpus_per_node=2) as url:
+    variants = [str(app["name"]) for app in applications]
+    with run_ray_nodes(folder / "nodes", os.environ, cpus_per_node=4) as url:
 
         async def deploy() -> None:
             async with httpx.AsyncClient(trust_env=False) as client:
@@ -107,7 +114,7 @@ def ray_url(folder: Path, announced: Announced) -> Iterator[str]:
 
         asyncio.run(deploy())
         wait_until(
-            lambda: bool(announced.ready("one") and announced.ready("group")), timeout_seconds=400
+            lambda: all(announced.ready(variant) for variant in variants), timeout_seconds=500
         )
         yield url
 
@@ -116,7 +123,7 @@ def complete(replica: dict[str, Any], prompt: str) -> list[int]:
     answer = httpx.post(
         f"http://{replica['host']}:{replica['port']}/v1/completions",
         json={
-            "model": "tiny-qwen3-moe",
+            "model": replica["model"],
             "prompt": prompt,
             "max_tokens": 24,
             "temperature": 0,
@@ -131,6 +138,10 @@ def complete(replica: dict[str, Any], prompt: str) -> list[int]:
 
 def find_ranks(folder: Path) -> dict[int, str]:
     """Return the engine processes of the group's ranks and their names."""
+    return find_processes_named("VLLM::Worker_DP", folder)
+
+
+def find_processes_named(part: str, folder: Path) -> dict[int, str]:
     found = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -138,9 +149,14 @@ def find_ranks(folder: Path) -> dict[int, str]:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:
             continue
-        if "VLLM::Worker_DP" in name and str(folder).encode() in environment:
+        if part in name and str(folder).encode() in environment:
             found[int(pid)] = name
     return found
+
+
+def answer_together(replica: dict[str, Any]) -> list[list[int]]:
+    with concurrent.futures.ThreadPoolExecutor(len(PROMPTS)) as pool:
+        return list(pool.map(lambda prompt: complete(replica, prompt), PROMPTS))
 
 
 def test_two_ranks_on_two_nodes_speak_the_tokens_of_one(
@@ -151,8 +167,7 @@ def test_two_ranks_on_two_nodes_speak_the_tokens_of_one(
     expected = [complete(one, prompt) for prompt in PROMPTS]
     assert len({tuple(tokens) for tokens in expected}) == len(PROMPTS)
     assert [complete(group, prompt) for prompt in PROMPTS] == expected
-    with concurrent.futures.ThreadPoolExecutor(len(PROMPTS)) as pool:
-        assert list(pool.map(lambda prompt: complete(group, prompt), PROMPTS)) == expected
+    assert answer_together(group) == expected
     names = " ".join(find_ranks(folder).values())
     assert "DP0_EP0" in names
     assert "DP1_EP1" in names
@@ -164,6 +179,20 @@ def test_two_ranks_on_two_nodes_speak_the_tokens_of_one(
         if a["state"] == "ALIVE" and ("RankProcess" in a["class_name"] or "group" in str(a["name"]))
     }
     assert len(set(placed.values())) == len(NODE_ADDRESSES), placed
+
+
+def test_tensor_ranks_with_spread_experts_speak_the_tokens_of_one(
+    ray_url: str, announced: Announced, folder: Path
+) -> None:
+    assert ray_url
+    [one], [tensor] = announced.ready("deepseek-one"), announced.ready("deepseek-tensor")
+    expected = [complete(one, prompt) for prompt in PROMPTS]
+    assert len({tuple(tokens) for tokens in expected}) == len(PROMPTS)
+    assert [complete(tensor, prompt) for prompt in PROMPTS] == expected
+    assert answer_together(tensor) == expected
+    names = " ".join(find_processes_named("VLLM::Worker_TP", folder).values())
+    assert "TP0_EP0" in names
+    assert "TP1_EP1" in names
 
 
 def test_a_lost_rank_takes_its_group_along_and_a_whole_one_comes_back(
