@@ -24,6 +24,9 @@ RELAXED_RATIO = 0.6
 RELAXED_QUEUE_RATIO = 0.5
 """Share of the queue target that may wait when a replica is given back."""
 
+MOST_REPLICAS = 1_000_000
+"""No need is larger; a rate of nearly nothing would ask for more than a number can hold."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Need:
@@ -38,6 +41,16 @@ class Need:
     replicas: int
     reason: Reason
     message: str
+
+
+def whole_replicas(load: float, load_per_replica: float) -> int:
+    """Return how many replicas carry a load, ``MOST_REPLICAS`` at most."""
+    if load <= 0:
+        return 0
+    if load >= MOST_REPLICAS * load_per_replica:
+        return MOST_REPLICAS
+    # A share that only rounding puts above a whole number takes no further replica.
+    return math.ceil(load / load_per_replica - 1e-9)
 
 
 def analyze_growth(observation: Observation, spec: ScalingSpec, load: Load) -> list[Need]:
@@ -77,7 +90,7 @@ def _queue_needs(observation: Observation, spec: ScalingSpec, load: Load) -> lis
         rate_per_replica = completed / ready
         drain_seconds = spec.behavior.backlog_drain_seconds
         wanted = load.arrivals_per_second + load.waiting_requests / drain_seconds
-        replicas = math.ceil(wanted / rate_per_replica - 1e-9)
+        replicas = whole_replicas(wanted, rate_per_replica)
         needs.append(
             Need(
                 replicas,
@@ -95,7 +108,7 @@ def _saturation_needs(observation: Observation, spec: ScalingSpec, load: Load) -
     needs = []
     seats = mean_seats(observation, spec)
     if seats is not None and load.running_requests is not None:
-        replicas = math.ceil(load.running_requests / (FULL_RATIO * seats) - 1e-9)
+        replicas = whole_replicas(load.running_requests, FULL_RATIO * seats)
         if replicas > ready:
             needs.append(
                 Need(
@@ -182,9 +195,9 @@ def fewest_safe(observation: Observation, spec: ScalingSpec, load: Load) -> Need
         if seconds > RELAXED_RATIO * limit:
             message = f"{name} of {seconds:.3f} s leaves no room below {limit:g} s"
             return Need(observation.ready, Reason.CONSOLIDATION_UNSAFE, message)
-    by_seats = math.ceil(load.running_requests / (RELAXED_RATIO * seats) - 1e-9)
+    by_seats = whole_replicas(load.running_requests, RELAXED_RATIO * seats)
     allowed_waiting = RELAXED_QUEUE_RATIO * spec.target_queue_depth
-    by_queue = math.ceil(load.waiting_requests / allowed_waiting - 1e-9)
+    by_queue = whole_replicas(load.waiting_requests, allowed_waiting)
     replicas = max(1, by_seats, by_queue)
     return Need(
         replicas,

@@ -296,3 +296,10 @@ def test_the_words_name_inputs_steps_bound_and_choices() -> None:
         "unit cost: unknown",
     ):
         assert words in told, told
+
+
+@pytest.mark.parametrize("completed", [5e-324, 1e-300])
+def test_a_rate_of_nearly_nothing_asks_for_all_there_is(completed: float) -> None:
+    seen = observe(START, waiting=50.0, arrivals=1.0, running=16.0, completed=completed)
+    what = spec(behavior={"scale_up": ScaleUp()})
+    assert run(what, [seen])[0].desired_replicas == 2

@@ -145,6 +145,17 @@ def test_aibrix_kpa_as_documented_and_as_coded() -> None:
     assert (KPA.is_panic(0.0, 0.0), KPA_AS_CODED.is_panic(0.0, 0.0)) == (False, True)
 
 
+def test_aibrix_kpa_as_coded_answers_more_load_with_fewer(observe) -> None:
+    def settled(policy: AibrixKpaPolicy, running: float) -> int:
+        return run(policy, *(observe(now=now, running=running, ready=8) for now in (0, 400)))[-1]
+
+    # 85 on 8 replicas is 10.6 each, inside the tolerance of a target of 10; 89 is 11.1 each, of
+    # which the code makes ceil(1.11) replicas, halving at most at each of the two readings.
+    assert (settled(KPA_AS_CODED, 85), settled(KPA_AS_CODED, 89)) == (8, 2)
+    # As documented it multiplies by the count it has set: ceil(8 * 1.11), then ceil(9 * 1.11).
+    assert (settled(KPA, 85), settled(KPA, 89)) == (8, 11)
+
+
 def test_aibrix_cooldown_as_documented_and_as_coded(observe) -> None:
     seen = [
         observe(now=now, running=running, ready=4)
