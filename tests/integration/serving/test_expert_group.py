@@ -92,31 +92,31 @@ def announced(folder: Path) -> Iterator[Announced]:
 
 
 @pytest.fixture(scope="module")
-def ray_url(folder: Path, announced: Announced) -> Iterator[str]:
-    def resolve(name: str) -> LocalModel:
-        return resolve_model(name, folder / "data", lambda _text, _share: None)
-
-    qwen, deepseek = resolve("tiny-qwen3-moe"), resolve("tiny-deepseek-v3")
-    group = {"parallelism": {"data": 2, "expert": True}, "spread_ranks": "strict-spread"}
-    tensor = {"parallelism": {"tensor": 2, "expert": True}}
-    applications = [
-        application(announced, qwen, variant="one"),
-        application(announced, qwen, variant="group", **group),
-        application(announced, deepseek, variant="deepseek-one"),
-        application(announced, deepseek, variant="deepseek-tensor", **tensor),
-    ]
-    variants = [str(app["name"]) for app in applications]
+def ray_url(folder: Path) -> Iterator[str]:
     with run_ray_nodes(folder / "nodes", os.environ, cpus_per_node=4) as url:
-
-        async def deploy() -> None:
-            async with httpx.AsyncClient(trust_env=False) as client:
-                await RayServe(client, url).deploy(applications)
-
-        asyncio.run(deploy())
-        wait_until(
-            lambda: all(announced.ready(variant) for variant in variants), timeout_seconds=500
-        )
         yield url
+
+
+def deploy(ray_url: str, announced: Announced, applications: list[dict[str, Any]]) -> None:
+    """Let these applications be all that run, and wait until each serves."""
+
+    async def apply() -> None:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            await RayServe(client, ray_url).deploy(applications)
+
+    asyncio.run(apply())
+    variants = [str(app["name"]) for app in applications]
+    try:
+        wait_until(
+            lambda: all(announced.ready(variant) for variant in variants), timeout_seconds=400
+        )
+    except AssertionError as error:
+        states = [(r["variant"], r["state"], r["message"]) for r in announced.replicas.values()]
+        raise AssertionError(f"of {variants} only these announced themselves: {states}") from error
+
+
+def make_model(name: str, folder: Path) -> LocalModel:
+    return resolve_model(name, folder / "data", lambda _text, _share: None)
 
 
 def complete(replica: dict[str, Any], prompt: str) -> list[int]:
@@ -159,56 +159,83 @@ def answer_together(replica: dict[str, Any]) -> list[list[int]]:
         return list(pool.map(lambda prompt: complete(replica, prompt), PROMPTS))
 
 
-def test_two_ranks_on_two_nodes_speak_the_tokens_of_one(
-    ray_url: str, announced: Announced, folder: Path
-) -> None:
-    assert ray_url
-    [one], [group] = announced.ready("one"), announced.ready("group")
-    expected = [complete(one, prompt) for prompt in PROMPTS]
-    assert len({tuple(tokens) for tokens in expected}) == len(PROMPTS)
-    assert [complete(group, prompt) for prompt in PROMPTS] == expected
-    assert answer_together(group) == expected
-    names = " ".join(find_ranks(folder).values())
-    assert "DP0_EP0" in names
-    assert "DP1_EP1" in names
-    nodes = httpx.get(f"{ray_url}/api/v0/actors?detail=1", timeout=30.0).json()
-    actors = nodes["data"]["result"]["result"]
-    placed = {
-        a["class_name"].split(":")[0]: a["node_id"]
-        for a in actors
-        if a["state"] == "ALIVE" and ("RankProcess" in a["class_name"] or "group" in str(a["name"]))
-    }
-    assert len(set(placed.values())) == len(NODE_ADDRESSES), placed
+@pytest.fixture(scope="class")
+def data_parallel(ray_url: str, announced: Announced, folder: Path) -> None:
+    model = make_model("tiny-qwen3-moe", folder)
+    group = {"parallelism": {"data": 2, "expert": True}, "spread_ranks": "strict-spread"}
+    applications = [
+        application(announced, model, variant="one"),
+        application(announced, model, variant="group", **group),
+    ]
+    deploy(ray_url, announced, applications)
 
 
-def test_tensor_ranks_with_spread_experts_speak_the_tokens_of_one(
-    ray_url: str, announced: Announced, folder: Path
-) -> None:
-    assert ray_url
-    [one], [tensor] = announced.ready("deepseek-one"), announced.ready("deepseek-tensor")
-    expected = [complete(one, prompt) for prompt in PROMPTS]
-    assert len({tuple(tokens) for tokens in expected}) == len(PROMPTS)
-    assert [complete(tensor, prompt) for prompt in PROMPTS] == expected
-    assert answer_together(tensor) == expected
-    names = " ".join(find_processes_named("VLLM::Worker_TP", folder).values())
-    assert "TP0_EP0" in names
-    assert "TP1_EP1" in names
+@pytest.fixture(scope="class")
+def tensor_parallel(ray_url: str, announced: Announced, folder: Path) -> None:
+    model = make_model("tiny-deepseek-v3", folder)
+    parallelism = {"parallelism": {"tensor": 2, "expert": True}}
+    applications = [
+        application(announced, model, variant="deepseek-one"),
+        application(announced, model, variant="deepseek-tensor", **parallelism),
+    ]
+    deploy(ray_url, announced, applications)
 
 
-def test_a_lost_rank_takes_its_group_along_and_a_whole_one_comes_back(
-    ray_url: str, announced: Announced, folder: Path
-) -> None:
-    assert ray_url
-    [before] = announced.ready("group")
-    [one] = announced.ready("one")
-    [victim] = [pid for pid, name in find_ranks(folder).items() if "DP1" in name]
-    os.kill(victim, signal.SIGKILL)
+@pytest.mark.usefixtures("data_parallel")
+class TestDataParallel:
+    """One rank and a group of two on two nodes, both of the model with grouped queries."""
 
-    def replaced() -> list[dict[str, Any]]:
-        others = announced.ready("group")
-        return [r for r in others if r["replica_id"] != before["replica_id"]]
+    def test_two_ranks_on_two_nodes_speak_the_tokens_of_one(
+        self, ray_url: str, announced: Announced, folder: Path
+    ) -> None:
+        [one], [group] = announced.ready("one"), announced.ready("group")
+        expected = [complete(one, prompt) for prompt in PROMPTS]
+        assert len({tuple(tokens) for tokens in expected}) == len(PROMPTS)
+        assert [complete(group, prompt) for prompt in PROMPTS] == expected
+        assert answer_together(group) == expected
+        names = " ".join(find_ranks(folder).values())
+        assert "DP0_EP0" in names
+        assert "DP1_EP1" in names
+        nodes = httpx.get(f"{ray_url}/api/v0/actors?detail=1", timeout=30.0).json()
+        actors = nodes["data"]["result"]["result"]
+        placed = {
+            a["class_name"].split(":")[0]: a["node_id"]
+            for a in actors
+            if a["state"] == "ALIVE"
+            and ("RankProcess" in a["class_name"] or "group" in str(a["name"]))
+        }
+        assert len(set(placed.values())) == len(NODE_ADDRESSES), placed
 
-    wait_until(lambda: bool(replaced()), timeout_seconds=400)
-    [after] = replaced()
-    assert complete(after, PROMPTS[0]) == complete(one, PROMPTS[0])
-    assert len(find_ranks(folder)) == 2
+    def test_a_lost_rank_takes_its_group_along_and_a_whole_one_comes_back(
+        self, ray_url: str, announced: Announced, folder: Path
+    ) -> None:
+        [before] = announced.ready("group")
+        [one] = announced.ready("one")
+        [victim] = [pid for pid, name in find_ranks(folder).items() if "DP1" in name]
+        os.kill(victim, signal.SIGKILL)
+
+        def replaced() -> list[dict[str, Any]]:
+            others = announced.ready("group")
+            return [r for r in others if r["replica_id"] != before["replica_id"]]
+
+        wait_until(lambda: bool(replaced()), timeout_seconds=400)
+        [after] = replaced()
+        assert complete(after, PROMPTS[0]) == complete(one, PROMPTS[0])
+        assert len(find_ranks(folder)) == 2
+
+
+@pytest.mark.usefixtures("tensor_parallel")
+class TestTensorParallel:
+    """One rank and two that split each matrix, both of the model with latent attention."""
+
+    def test_tensor_ranks_with_spread_experts_speak_the_tokens_of_one(
+        self, ray_url: str, announced: Announced, folder: Path
+    ) -> None:
+        [one], [tensor] = announced.ready("deepseek-one"), announced.ready("deepseek-tensor")
+        expected = [complete(one, prompt) for prompt in PROMPTS]
+        assert len({tuple(tokens) for tokens in expected}) == len(PROMPTS)
+        assert [complete(tensor, prompt) for prompt in PROMPTS] == expected
+        assert answer_together(tensor) == expected
+        names = " ".join(find_processes_named("VLLM::Worker_TP", folder).values())
+        assert "TP0_EP0" in names
+        assert "TP1_EP1" in names
