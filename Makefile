@@ -67,13 +67,17 @@ bench-autoscaling: setup ## Compare scaling policies on a trace, both fleets (AR
 
 ##@ Upkeep
 
+.PHONY: generate
+generate: setup ## Write the custom resources' definitions and their reference page
+	@exec $(BIN)/python -m trierarch_operators.generate $(ARGS)
+
 .PHONY: lock
 lock: setup ## Resolve pyproject.toml into requirements/*.lock (ARGS=--upgrade for newer versions)
 	@exec $(BIN)/python deploy/local/lock.py $(ARGS)
 
 .PHONY: verify
-verify: lock ## Fail if a generated file does not follow from its source
-	@git diff --exit-code --stat -- requirements
+verify: lock generate ## Fail if a generated file does not follow from its source
+	@git diff --exit-code --stat -- requirements deploy/helm/trierarch/files docs/reference
 
 .PHONY: clean
 clean: ## Delete the environment and all caches of this checkout

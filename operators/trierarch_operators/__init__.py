@@ -1,0 +1,1 @@
+"""The operators: kopf processes around the decisions of ``trierarch``."""

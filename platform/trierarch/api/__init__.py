@@ -1,0 +1,1 @@
+"""Custom resources as typed models; the YAML that Kubernetes gets is generated from them."""
