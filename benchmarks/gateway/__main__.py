@@ -7,8 +7,6 @@ import asyncio
 import contextlib
 import json
 import os
-import platform
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,9 +21,7 @@ from benchmarks.gateway.contenders import (
     pin,
     trierarch,
 )
-
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "gateway.json"
+from benchmarks.recording import record
 
 CONTENDER_CORE, LOAD_CORE = 0, 1
 
@@ -142,36 +138,13 @@ def print_table(figures: dict[str, dict[str, float]]) -> None:
         sys.stdout.write(f"{heading:<34}{cells}\n")
 
 
-def describe_machine() -> str:
-    """Return what the numbers depend on."""
-    model = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        "unknown processor",
-    )
-    return (
-        f"{model}, {len(os.sched_getaffinity(0))} cores, {platform.system()}"
-        f" {platform.release()}, Python {platform.python_version()}"
-    )
-
-
-def current_commit() -> str:
-    """Return the commit that was measured."""
-    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway")
     parser.add_argument("--streams", type=int, default=100, help="paced streams (default 100)")
     parser.add_argument("--seconds", type=float, default=3.0, help="per measurement (default 3)")
     parser.add_argument("--rounds", type=int, default=2, help="best value counts (default 2)")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path, help="another results file")
     options = parser.parse_args(arguments)
     pin(os.getpid(), LOAD_CORE)
     rounds: dict[str, list[dict[str, float]]] = {}
@@ -186,24 +159,12 @@ def main(arguments: Sequence[str]) -> int:
                 rounds.setdefault(name, []).append(found)
     figures = {name: best_of(found) for name, found in rounds.items()}
     print_table(figures)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
     ours = figures.pop("trierarch")
-    options.output.write_text(
-        json.dumps(
-            {
-                "name": "gateway",
-                "commit": current_commit(),
-                "machine": describe_machine(),
-                "command": "python -m benchmarks.gateway "
-                f"--streams {options.streams} --seconds {options.seconds:g}"
-                f" --rounds {options.rounds}",
-                "figures": ours,
-                "peers": figures,
-            },
-            indent=2,
-        )
-        + "\n"
+    command = (
+        f"python -m benchmarks.gateway --streams {options.streams} --seconds {options.seconds:g}"
+        f" --rounds {options.rounds}"
     )
+    record("gateway", command, ours, figures, path=options.output)
     return 0
 
 

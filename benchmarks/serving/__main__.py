@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from benchmarks.recording import ROOT, record
 from openai import AsyncOpenAI
 
 from trierarch.serving.layout import build_engine_environment, build_vllm_arguments
@@ -25,8 +25,6 @@ from trierarch.serving.specification import EngineSpec
 from trierarch.testing.running_stack import find_free_port, run_stack
 from trierarch.testing.waiting import wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "serving.json"
 CONCURRENCIES = (1, 8)
 OUTPUT_TOKENS = 48
 START_TIMEOUT_SECONDS = 300.0
@@ -97,14 +95,19 @@ async def measure(
     return rate, 1000.0 * statistics.median(first for first, _ in done)
 
 
-def run_rounds(
-    contenders: Mapping[str, tuple[str, str]], model: str, rounds: int
-) -> dict[str, dict[str, float]]:
-    """Return the medians of every contender, by key."""
-    samples: dict[str, dict[str, list[float]]] = {name: {} for name in contenders}
+Samples = dict[str, dict[str, list[float]]]
+"""By contender, then by key: one figure a round, in the same order everywhere."""
+
+
+def run_rounds(contenders: Mapping[str, tuple[str, str]], model: str, rounds: int) -> Samples:
+    """Return every contender's figures; each goes first, second and last equally often."""
+    samples: Samples = {name: {} for name in contenders}
+    names = list(contenders)
     for number in range(rounds + 1):
+        turn = number % len(names)
         for concurrency in CONCURRENCIES:
-            for name, (url, key) in contenders.items():
+            for name in names[turn:] + names[:turn]:
+                url, key = contenders[name]
                 # A prompt of its own per round: nothing is found in a prefix cache.
                 rate, first_ms = asyncio.run(measure(url, key, model, concurrency, number))
                 if number == 0:
@@ -113,28 +116,36 @@ def run_rounds(
                 found.setdefault(f"tokens_per_second_{concurrency}", []).append(rate)
                 found.setdefault(f"ttft_{concurrency}_p50_ms", []).append(first_ms)
         sys.stderr.write(f"round {number} of {rounds} done\n")
+    return samples
+
+
+def take_medians(samples: Samples) -> dict[str, dict[str, float]]:
+    """Return the median of each figure over the rounds."""
     return {
         name: {key: round(statistics.median(values), 2) for key, values in found.items()}
         for name, found in samples.items()
     }
 
 
-def read_commit() -> str:
-    """Return the commit that is checked out."""
-    answer = subprocess.run(
-        ["git", "rev-parse", "HEAD"],  # found on PATH like any user's git
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return answer.stdout.strip()
+def compare_rounds(samples: Samples, ours: str, peer: str) -> dict[str, float]:
+    """Return medians over the rounds of ratios and of added milliseconds, round by round.
+
+    What slows a machine for a minute slows both of a round, so it cancels here, and does not in a
+    ratio of medians.
+    """
+    figures = {}
+    for key, values in samples[ours].items():
+        pairs = list(zip(values, samples[peer][key], strict=True))
+        figures[f"ratio_{key}"] = round(statistics.median(a / b for a, b in pairs), 4)
+        if key.startswith("ttft"):
+            figures[f"added_{key}"] = round(statistics.median(a - b for a, b in pairs), 2)
+    return figures
 
 
 def main() -> int:
-    """Measure and report."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=8, help="measured rounds (default: 8)")
+    """Measure a replica behind the gateway against bare vLLM: same model, turn by turn."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=main.__doc__)
+    parser.add_argument("--rounds", type=int, default=12, help="measured rounds (default: 12)")
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="trierarch-bench-") as name,
@@ -155,34 +166,22 @@ def main() -> int:
             "replica on Ray Serve": (f"http://{replica['host']}:{replica['port']}/v1", "none"),
             "gateway and replica": (stack.url, key),
         }
-        figures = run_rounds(contenders, spec.served_name, options.rounds)
-    ours, peer = figures["gateway and replica"], figures["bare vLLM"]
+        samples = run_rounds(contenders, spec.served_name, options.rounds)
+    figures = take_medians(samples)
+    ours = figures["gateway and replica"]
     keys = list(ours)
     sys.stdout.write(f"{'':<24}" + "".join(f"{key:>24}" for key in keys) + "\n")
     for contender, found in figures.items():
         sys.stdout.write(
             f"{contender:<24}" + "".join(f"{found[key]:>24.2f}" for key in keys) + "\n"
         )
-    ratios = {key: round(ours[key] / peer[key], 4) for key in keys}
-    sys.stdout.write(
-        f"{'ours / bare':<24}" + "".join(f"{ratios[key]:>24.4f}" for key in keys) + "\n"
-    )
-    added = {
-        f"added_ttft_{c}_ms": round(ours[f"ttft_{c}_p50_ms"] - peer[f"ttft_{c}_p50_ms"], 2)
-        for c in CONCURRENCIES
-    }
-    sys.stdout.write(f"added time to first token, ms: {added}\n")
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    document = {
-        "name": "serving",
-        "commit": read_commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "command": "make bench-serving",
-        "figures": {**ours, **{f"ratio_{key}": value for key, value in ratios.items()}, **added},
-        "peers": {name: found for name, found in figures.items() if found is not ours},
-    }
-    RESULTS.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    sys.stdout.write(f"written to {RESULTS.relative_to(ROOT)}\n")
+    compared = compare_rounds(samples, "gateway and replica", "bare vLLM")
+    sys.stdout.write("gateway and replica against bare vLLM, median of the rounds:\n")
+    for key, value in compared.items():
+        sys.stdout.write(f"  {key:<32}{value:>10.4f}\n")
+    others = {name: found for name, found in figures.items() if found is not ours}
+    written = record("serving", "make bench-serving", {**ours, **compared}, others)
+    sys.stdout.write(f"written to {written.relative_to(ROOT)}\n")
     return 0
 
 
