@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ import click
 
 from trierarch.cli.simulation_options import (
     SMALL_TRACE_REQUESTS,
-    load_scenario,
+    load_trace,
     make_folder,
     progress_bar,
     scenario_options,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 DEFAULT_OUT = Path("trierarch-compare")
 SMALL_TRACE_SEEDS = 3
+TUNING_SHARE = 0.5
+"""Share of the progress bar that tuning gets."""
 
 
 @click.command()
@@ -32,7 +35,8 @@ SMALL_TRACE_SEEDS = 3
     "--policies",
     default=None,
     metavar="A,B,...",
-    help="Which ones; NAME:tuned adds a tuned setting.  [default: all, with their tuned settings]",
+    help="Which ones; NAME:tuned is a peer with its best setting on the first half of the trace."
+    "  [default: all, peers also tuned]",
 )
 @click.option(
     "--attainment",
@@ -45,7 +49,7 @@ SMALL_TRACE_SEEDS = 3
     "--rate-factor",
     type=click.FloatRange(min=0, min_open=True),
     default=None,
-    help="Multiply the number of requests.  [default: 1, or what makes a small trace need 8 "
+    help="Multiply the number of requests.  [default: 1, or what makes a small trace need 5 "
     "replicas at its peak]",
 )
 @click.option(
@@ -59,7 +63,8 @@ SMALL_TRACE_SEEDS = 3
     "--sweep/--no-sweep",
     "is_swept",
     default=None,
-    help="Draw each policy's whole curve.  [default: not for a long trace]",
+    help="Also run what came next in the tuning, for curves and for hindsight.  "
+    "[default: not for a long trace]",
 )
 @click.option(
     "--jobs",
@@ -82,28 +87,56 @@ def compare(
 
     Prints a table and writes compare.png, compare.html and compare.json. Policies that meet
     the attainment target come first, cheapest first; a * marks those that miss it. Regret is
-    cost over the clairvoyant schedule's. What trierarch does worse than others is listed too.
+    cost over the clairvoyant schedule's. Peers take part with their defaults and with the best
+    setting found on the first half of the trace; trierarch is not tuned. What it does worse than
+    others is listed too.
     """
-    scenario = load_scenario(seed=seed, **choices)
+    trace, chosen = load_trace(seed=seed, **choices)
     from trierarch.simulation.comparison import compare as run
-    from trierarch.simulation.contestants import choose_contestants
+    from trierarch.simulation.contestants import (
+        choose_contestants,
+        tuned_policies,
+        with_curves,
+        with_tuning,
+    )
+    from trierarch.simulation.scenarios import TRAINING, build_scenario
+    from trierarch.simulation.tuning import tune
 
+    names = None if policies is None else [name.strip() for name in policies.split(",")]
+    contestants = choose_contestants(names)
+    scenario = build_scenario(trace, chosen)
     is_small = len(scenario.trace) <= SMALL_TRACE_REQUESTS
     count = seed_count or (SMALL_TRACE_SEEDS if is_small else 1)
-    contestants = choose_contestants(
-        scenario,
-        None if policies is None else [name.strip() for name in policies.split(",")],
-        is_swept=is_small if is_swept is None else is_swept,
-    )
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    processes = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    to_tune = tuned_policies(contestants)
+    tuning = None
     with progress_bar(is_shown=not as_json) as report:
+        if to_tune:
+            try:
+                tuning = tune(
+                    build_scenario(trace, dataclasses.replace(chosen, half=TRAINING)),
+                    to_tune,
+                    attainment=attainment,
+                    seed=seed,
+                    jobs=processes,
+                    progress=lambda label, share: report(label, TUNING_SHARE * share),
+                )
+            except InvalidInput as error:
+                # A handful of requests can be compared on, but nothing can be learned from half.
+                click.echo(f"Peers are not tuned: {error}", err=True)
+                contestants = [c for c in contestants if c.policy not in to_tune or not c.is_tuned]
+            else:
+                contestants = with_tuning(contestants, tuning)
+        start = TUNING_SHARE if tuning is not None else 0.0
         comparison = run(
             scenario,
-            contestants,
+            with_curves(contestants, scenario, tuning)
+            if (is_small if is_swept is None else is_swept)
+            else contestants,
             seeds=range(seed, seed + count),
             attainment=attainment,
-            jobs=jobs or processors,
-            progress=report,
+            jobs=processes,
+            progress=lambda label, share: report(label, start + (1 - start) * share),
         )
     folder = out or (None if as_json else DEFAULT_OUT)
     if folder is not None:

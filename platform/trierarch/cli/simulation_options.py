@@ -12,7 +12,8 @@ import click
 from trierarch.core.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from trierarch.simulation.scenarios import Scenario
+    from trierarch.simulation.scenarios import Scenario, ScenarioChoices
+    from trierarch.simulation.traces import Trace
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 SMALL_TRACE_REQUESTS = 300_000
@@ -92,7 +93,19 @@ def scenario_options(command: CommandT) -> CommandT:
     return command
 
 
-def load_scenario(
+def load_scenario(rate_factor: float | None, **choices: Any) -> Scenario:
+    """Return the scenario that the options describe.
+
+    Raises:
+        InvalidInput: If the simulator is not installed or an input cannot be used.
+    """
+    trace, chosen = load_trace(rate_factor=rate_factor, **choices)
+    from trierarch.simulation.scenarios import build_scenario
+
+    return build_scenario(trace, chosen)
+
+
+def load_trace(
     *,
     trace_file: Path,
     fleet: str,
@@ -104,15 +117,15 @@ def load_scenario(
     metrics_loss: float,
     seed: int,
     rate_factor: float | None,
-) -> Scenario:
-    """Return the scenario that the options describe.
+) -> tuple[Trace, ScenarioChoices]:
+    """Return the requests and what the options choose beside them.
 
     Raises:
         InvalidInput: If the simulator is not installed or an input cannot be used.
     """
     require_simulator()
     from trierarch.simulation.fleet.setup import Objective
-    from trierarch.simulation.scenarios import ScenarioChoices, build_scenario
+    from trierarch.simulation.scenarios import ScenarioChoices
     from trierarch.simulation.traces import read_trace
 
     choices = ScenarioChoices(
@@ -125,7 +138,7 @@ def load_scenario(
         cold_start_seconds=cold_start_seconds,
         metrics_loss_ratio=metrics_loss,
     )
-    return build_scenario(read_trace(trace_file, seed=seed), choices)
+    return read_trace(trace_file, seed=seed), choices
 
 
 def require_simulator() -> None:

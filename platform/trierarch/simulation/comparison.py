@@ -2,9 +2,9 @@
 
 Every policy meets the same requests, cold starts, market, prices, router and
 metrics. A policy qualifies if it meets the attainment target; the best peer is
-the cheapest that does. The target is what was asked for, or 99 % of what a
-fleet far too large reaches where that is less: some prompts cannot be answered
-in time by any number of replicas.
+the cheapest that does, at its defaults or with the setting that was found on the
+training half. Settings that were tried on this very trace count apart, as
+hindsight: no operator has it.
 """
 
 from __future__ import annotations
@@ -12,50 +12,25 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
-from typing import Any, TypeVar
+from typing import Any
 
 from trierarch.simulation.clairvoyant.bounds import fluid_bound_usd
-from trierarch.simulation.clairvoyant.evidence import Evidence, gather_evidence
+from trierarch.simulation.clairvoyant.evidence import Evidence
 from trierarch.simulation.clairvoyant.search import ClairvoyantSearch
-from trierarch.simulation.defaults import peak_replicas
-from trierarch.simulation.fleet.simulator import simulate
-from trierarch.simulation.policies import CLAIRVOYANT, OURS, STATIC, build_controller
+from trierarch.simulation.policies import CLAIRVOYANT, OURS, STATIC
+from trierarch.simulation.runs import (
+    SWEPT,
+    Contestant,
+    RunCache,
+    Task,
+    attainable_target,
+    attained,
+    ceiling_contestant,
+    run_contestants,
+)
 from trierarch.simulation.scenarios import Scenario
 from trierarch.simulation.summary import Attainment, RunSummary
-
-OVERSIZE_RATIO = 8.0
-"""How much larger than the peak a fleet is that shows the best attainment there can be."""
-CEILING_SHARE = 0.99
-"""Share of that attainment which is asked for where the target is out of reach."""
-TaskT = TypeVar("TaskT")
-ResultT = TypeVar("ResultT")
-DEFAULT, TUNED, SWEPT, CEILING = "default", "tuned", "swept", "ceiling"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Contestant:
-    """A policy with its settings.
-
-    Attributes:
-        policy: Name in the registry.
-        setting: ``default``, ``tuned`` or ``swept``.
-        options: What differs from the policy's defaults.
-    """
-
-    policy: str
-    setting: str = DEFAULT
-    options: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def label(self) -> str:
-        """Unique name of a row."""
-        if self.setting == DEFAULT:
-            return self.policy
-        if self.setting == TUNED:
-            return f"{self.policy}:tuned"
-        return f"{self.policy}:{','.join(value for _, value in self.options)}"
+from trierarch.simulation.workers import run_all
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,17 +117,25 @@ class Comparison:
     @property
     def best_peer(self) -> Row | None:
         """The cheapest policy that is not ours and meets the target."""
-        peers = [
-            row
-            for row in self.rows[:-1]
-            if row.contestant.policy not in (OURS, CLAIRVOYANT) and row.meets_target
-        ]
-        return min(peers, key=lambda row: row.usd_per_million_slo_tokens, default=None)
+        return _cheapest_peer(self.rows[:-1])
+
+    @property
+    def best_hindsight_peer(self) -> Row | None:
+        """The same, with settings tried on this very trace as well."""
+        return _cheapest_peer((*self.rows[:-1], *self.swept))
 
     @property
     def captured_share(self) -> float | None:
         """(best peer - ours) / (best peer - clairvoyant) in cost; None if it has no meaning."""
-        ours, peer = self.ours, self.best_peer
+        return self._captured_share(self.best_peer)
+
+    @property
+    def hindsight_captured_share(self) -> float | None:
+        """The same against the best peer of hindsight."""
+        return self._captured_share(self.best_hindsight_peer)
+
+    def _captured_share(self, peer: Row | None) -> float | None:
+        ours = self.ours
         if ours is None or peer is None or not ours.meets_target:
             return None
         gap = peer.cost_usd - self.clairvoyant.cost_usd
@@ -161,7 +144,15 @@ class Comparison:
     @property
     def slo_token_saving(self) -> float | None:
         """1 - ours / best peer in dollars per million SLO-met tokens."""
-        ours, peer = self.ours, self.best_peer
+        return self._slo_token_saving(self.best_peer)
+
+    @property
+    def hindsight_slo_token_saving(self) -> float | None:
+        """The same against the best peer of hindsight."""
+        return self._slo_token_saving(self.best_hindsight_peer)
+
+    def _slo_token_saving(self, peer: Row | None) -> float | None:
+        ours = self.ours
         if ours is None or peer is None or not ours.meets_target:
             return None
         return 1.0 - ours.usd_per_million_slo_tokens / peer.usd_per_million_slo_tokens
@@ -195,7 +186,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document of the command."""
-        peer = self.best_peer
+        peer, hindsight = self.best_peer, self.best_hindsight_peer
         return {
             "trace": self.scenario.trace.name,
             "fleet": self.scenario.setup.name,
@@ -207,6 +198,9 @@ class Comparison:
             "best_peer": None if peer is None else peer.contestant.label,
             "captured_share": self.captured_share,
             "slo_token_saving": self.slo_token_saving,
+            "best_hindsight_peer": None if hindsight is None else hindsight.contestant.label,
+            "hindsight_captured_share": self.hindsight_captured_share,
+            "hindsight_slo_token_saving": self.hindsight_slo_token_saving,
             "where_we_lose": self.losses(),
             "policies": [row.to_json() for row in self.rows],
             "swept": [row.to_json() for row in self.swept],
@@ -214,6 +208,8 @@ class Comparison:
 
 
 Progress = Callable[[str, float], None]
+SEARCH_RUNS = 14
+"""What a search is worth on the progress bar, in runs."""
 
 
 def compare(
@@ -223,49 +219,58 @@ def compare(
     seeds: Sequence[int],
     attainment: float,
     jobs: int = 1,
+    cache: RunCache | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Run every contestant with every seed, then search the schedule knowing all of them.
+    """Run every contestant, then search the schedule knowing all of their runs.
 
     Args:
         scenario: Fleet and trace.
         contestants: Who takes part; the clairvoyant schedule is added by itself.
-        seeds: One run each.
+        seeds: One run each; settings that are only swept run with the first.
         attainment: The target share.
         jobs: Processes to use.
+        cache: Of runs of policies.
         progress: Called with a label and the share of the whole that is done.
     """
     peers = [contestant for contestant in contestants if contestant.policy != CLAIRVOYANT]
-    ceiling_run = Contestant(STATIC, CEILING, (("replicas", str(_oversize(scenario))),))
-    tasks = [(ceiling_run, seeds[0])] + [(peer, seed) for peer in peers for seed in seeds]
-    evidence: dict[tuple[Contestant, int], Evidence] = {}
-    total = len(tasks) + 2 * len(seeds)
-    done = 0
-    for task, result in _run_all(_run_contestant, scenario, tasks, jobs):
+    ceiling = (ceiling_contestant(scenario), seeds[0])
+    tasks: list[Task] = [ceiling]
+    tasks += [(peer, seed) for peer in peers for seed in _seeds_of(peer, seeds)]
+    evidence: dict[Task, Evidence] = {}
+    total = len(tasks) + SEARCH_RUNS * len(seeds)
+    for task, result in run_contestants(scenario, tasks, jobs=jobs, cache=cache):
         evidence[task] = result
-        done += 1
         if progress is not None:
-            progress(f"{task[0].label}", done / total)
-    ceiling = evidence[ceiling_run, seeds[0]].summary.slo_attainment.both
-    target = min(attainment, CEILING_SHARE * ceiling)
-    if ceiling >= attainment / CEILING_SHARE:
-        target = attainment
+            progress(task[0].label, len(evidence) / total)
+    highest = evidence[ceiling].summary.slo_attainment.both
+    target = attainable_target(attainment, highest)
     searches = [
-        (
-            seed,
-            target,
-            evidence[ceiling_run, seeds[0]],
-            tuple(evidence[peer, seed] for peer in peers),
-        )
-        for seed in seeds
+        (seed, target, evidence[ceiling], _lessons(evidence, peers, seed, target)) for seed in seeds
     ]
     schedules: dict[int, Evidence] = {}
-    for search, result in _run_all(_run_search, scenario, searches, jobs):
+    for search, result in run_all(_run_search, scenario, searches, jobs):
         schedules[search[0]] = result
-        done += 2
         if progress is not None:
-            progress(CLAIRVOYANT, done / total)
-    return _tabulate(scenario, peers, seeds, evidence, schedules, target, ceiling)
+            progress(CLAIRVOYANT, (len(tasks) + SEARCH_RUNS * len(schedules)) / total)
+    return _tabulate(scenario, peers, seeds, evidence, schedules, target, highest)
+
+
+def _seeds_of(contestant: Contestant, seeds: Sequence[int]) -> Sequence[int]:
+    return seeds[:1] if contestant.setting == SWEPT else seeds
+
+
+def _lessons(
+    evidence: Mapping[Task, Evidence], peers: Sequence[Contestant], seed: int, target: float
+) -> tuple[Evidence, ...]:
+    """Return a seed's runs for the search; only the best of them keeps its decisions.
+
+    They are what makes a run a candidate, and they are large.
+    """
+    runs = [evidence[peer, seed] for peer in peers if (peer, seed) in evidence]
+    qualified = [run for run in runs if attained(run.summary) >= target]
+    best = min(qualified, key=lambda run: run.summary.cost_usd, default=None)
+    return tuple(run if run is best else dataclasses.replace(run, moments=()) for run in runs)
 
 
 def _tabulate(
@@ -281,17 +286,14 @@ def _tabulate(
         summaries = tuple(run.summary for run in runs)
         regret = _mean(
             run.cost_usd / schedules[seed].summary.cost_usd
-            for run, seed in zip(summaries, seeds, strict=True)
+            for run, seed in zip(summaries, seeds, strict=False)
         )
-        attained = min(
-            min(
-                run.slo_attainment.both, 1.0 if run.flex_attainment is None else run.flex_attainment
-            )
-            for run in summaries
-        )
-        return Row(contestant, summaries, regret, attained >= target)
+        meets_target = min(attained(run) for run in summaries) >= target
+        return Row(contestant, summaries, regret, meets_target)
 
-    by_contestant = {peer: [evidence[peer, seed] for seed in seeds] for peer in peers}
+    by_contestant = {
+        peer: [evidence[peer, seed] for seed in _seeds_of(peer, seeds)] for peer in peers
+    }
     rows = [row(peer, runs) for peer, runs in by_contestant.items() if peer.setting != SWEPT]
     swept = [row(peer, runs) for peer, runs in by_contestant.items() if peer.setting == SWEPT]
     best = Contestant(CLAIRVOYANT)
@@ -311,20 +313,12 @@ def _tabulate(
     )
 
 
-def _oversize(scenario: Scenario) -> int:
-    most = scenario.setup.variants[0].maximum_replicas
-    return min(most, math.ceil(OVERSIZE_RATIO * peak_replicas(scenario.setup, scenario.trace)) + 1)
-
-
-def _run_contestant(scenario: Scenario, task: tuple[Contestant, int]) -> Evidence:
-    contestant, seed = task
-    setup = scenario.setup
-    if contestant.setting == CEILING:
-        # Ready from the first second: what no later start could have reached.
-        first = int(dict(contestant.options)["replicas"].split(",")[0])
-        setup = dataclasses.replace(setup, initial_replicas=(first, *setup.initial_replicas[1:]))
-    controller = build_controller(contestant.policy, scenario, dict(contestant.options), seed)
-    return gather_evidence(simulate(setup, scenario.trace, controller, seed=seed))
+def _cheapest_peer(rows: Iterable[Row]) -> Row | None:
+    """Return the cheapest row of another policy that meets the target."""
+    peers = [
+        row for row in rows if row.contestant.policy not in (OURS, CLAIRVOYANT) and row.meets_target
+    ]
+    return min(peers, key=lambda row: row.usd_per_million_slo_tokens, default=None)
 
 
 def _run_search(
@@ -334,28 +328,9 @@ def _run_search(
     search = ClairvoyantSearch(scenario.setup, scenario.trace, attainment_ratio=target, seed=seed)
     search.learn(ceiling, is_candidate=False)
     for evidence in known:
-        search.learn(evidence)
+        search.learn(evidence, is_candidate=bool(evidence.moments))
     found = search.run()
     return dataclasses.replace(found.evidence, summary=found.summary)
-
-
-def _run_all(
-    function: Callable[[Scenario, TaskT], ResultT],
-    scenario: Scenario,
-    tasks: Sequence[TaskT],
-    jobs: int,
-) -> Iterable[tuple[TaskT, ResultT]]:
-    """Yield results as they come, from this process or from others."""
-    if jobs <= 1 or len(tasks) <= 1:
-        for task in tasks:
-            yield task, function(scenario, task)
-        return
-    with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=get_context("spawn")) as pool:
-        futures: dict[Future[ResultT], TaskT] = {
-            pool.submit(function, scenario, task): task for task in tasks
-        }
-        for future in as_completed(futures):
-            yield futures[future], future.result()
 
 
 def mean_summary(runs: Sequence[RunSummary]) -> RunSummary:

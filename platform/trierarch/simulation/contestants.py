@@ -1,41 +1,32 @@
-"""Who takes part in a comparison, and with which settings.
-
-Tuned settings come from ``tuned_settings.json``, written by the tuning run on
-the training halves; a policy without an entry takes part with its defaults only.
-"""
+"""Who takes part in a comparison, and with which settings."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from trierarch.core.errors import InvalidInput
-from trierarch.simulation.comparison import DEFAULT, SWEPT, TUNED, Contestant
-from trierarch.simulation.policies import CLAIRVOYANT, registry
+from trierarch.simulation.policies import CLAIRVOYANT, OURS, registry
+from trierarch.simulation.runs import DEFAULT, SWEPT, TUNED, Contestant
 from trierarch.simulation.scenarios import Scenario
+from trierarch.simulation.tuning import Tuning
 
-TUNED_SETTINGS = Path(__file__).parent / "tuned_settings.json"
+NEVER_TUNED = (OURS, CLAIRVOYANT)
+"""Ours has to hold with what an operator writes down; the schedule has nothing to tune."""
 
 
-def choose_contestants(
-    scenario: Scenario, names: Sequence[str] | None, *, is_swept: bool
-) -> list[Contestant]:
-    """Return the contestants asked for.
+def choose_contestants(names: Sequence[str] | None) -> list[Contestant]:
+    """Return the contestants asked for; a tuned one still without its setting.
 
     Args:
-        scenario: Decides which tuned setting applies.
         names: Registry names, with ``:tuned`` for a tuned setting; None takes all of both.
-        is_swept: Add each policy's sweep, for the plot.
 
     Raises:
-        InvalidInput: If a name is unknown or has no tuned setting.
+        InvalidInput: If a name is unknown or cannot be tuned.
     """
     entries = registry()
-    tuned = read_tuned_settings().get(scenario.setup.name, {})
     if names is None:
         names = [name for name in entries if name != CLAIRVOYANT]
-        names += [f"{name}:{TUNED}" for name in names if name in tuned]
+        names += [f"{name}:{TUNED}" for name in names if name not in NEVER_TUNED]
     chosen: list[Contestant] = []
     for text in names:
         name, _, setting = text.partition(":")
@@ -43,28 +34,49 @@ def choose_contestants(
             raise InvalidInput(f"no policy {name!r}; there are {', '.join(sorted(entries))}")
         if setting == "":
             chosen.append(Contestant(name, DEFAULT))
-        elif setting == TUNED and name in tuned:
-            chosen.append(Contestant(name, TUNED, tuple(sorted(tuned[name].items()))))
+        elif setting == TUNED and name not in NEVER_TUNED:
+            chosen.append(Contestant(name, TUNED))
+        elif setting == TUNED:
+            raise InvalidInput(f"policy {name} is not tuned; name it without ':{TUNED}'")
         else:
-            raise InvalidInput(f"policy {name} has no setting {setting!r} for this fleet")
-    if is_swept:
-        policies = dict.fromkeys(contestant.policy for contestant in chosen)
-        chosen += [
-            Contestant(policy, SWEPT, options)
-            for policy in policies
-            for options in entries[policy].sweep(scenario)
-        ]
+            raise InvalidInput(f"policy {name} has no setting {setting!r}; there is {TUNED!r}")
     return list(dict.fromkeys(chosen))
 
 
-def read_tuned_settings(
-    path: Path = TUNED_SETTINGS,
-) -> Mapping[str, Mapping[str, Mapping[str, str]]]:
-    """Return options by fleet and policy; empty if nothing was tuned."""
-    if not path.exists():
-        return {}
-    document = json.loads(path.read_text(encoding="utf-8"))
-    return {
-        fleet: {policy: entry["options"] for policy, entry in policies.items()}
-        for fleet, policies in document["fleets"].items()
-    }
+def tuned_policies(contestants: Sequence[Contestant]) -> list[str]:
+    """Return the policies that have to be tuned."""
+    return [contestant.policy for contestant in contestants if contestant.setting == TUNED]
+
+
+def with_tuning(contestants: Sequence[Contestant], tuning: Tuning) -> list[Contestant]:
+    """Return the contestants with their settings; where the default is the best, it stays so."""
+    filled: list[Contestant] = []
+    for contestant in contestants:
+        if contestant.setting == TUNED:
+            options = tuning.best(contestant.policy)
+            filled.append(Contestant(contestant.policy, TUNED, options))
+        else:
+            filled.append(contestant)
+    return filled
+
+
+def with_curves(
+    contestants: Sequence[Contestant], scenario: Scenario, tuning: Tuning | None
+) -> list[Contestant]:
+    """Return the contestants and further settings of theirs, for curves and for hindsight.
+
+    Those are what came next in the tuning, and our own sweep.
+    """
+    taken = {(contestant.policy, contestant.options) for contestant in contestants}
+    more: list[Contestant] = []
+    for policy in dict.fromkeys(contestant.policy for contestant in contestants):
+        if policy == OURS:
+            settings = [tuple(options) for options in registry()[policy].sweep(scenario)]
+        else:
+            settings = list(tuning.settings.get(policy, ())) if tuning is not None else []
+        more += [
+            Contestant(policy, SWEPT, options)
+            for options in settings
+            if (policy, options) not in taken
+        ]
+    return [*contestants, *more]

@@ -60,12 +60,18 @@ def sentences(comparison: Comparison) -> list[str]:
         saving = comparison.slo_token_saving or 0.0
         lines.append(
             f"Best peer that meets the target: {peer.contestant.label}. trierarch costs "
-            f"{1 - ours.cost_usd / peer.cost_usd:+.1%} less than it ({saving:+.1%} less per SLO "
-            f"token) and captures {comparison.captured_share:.0%} of the gap to the clairvoyant "
-            "schedule."
+            f"{_less_or_more(1 - ours.cost_usd / peer.cost_usd)} than it "
+            f"({_less_or_more(saving)} per SLO token) and captures "
+            f"{comparison.captured_share:.0%} of the gap to the clairvoyant schedule."
         )
     else:
         lines.append(f"Best peer that meets the target: {peer.contestant.label}.")
+    hindsight, share = comparison.best_hindsight_peer, comparison.hindsight_captured_share
+    if hindsight is not None and hindsight is not peer and share is not None:
+        lines.append(
+            f"With hindsight, a setting tried on this very trace, the best peer is "
+            f"{hindsight.contestant.label}; trierarch captures {share:.0%} of that gap."
+        )
     lines.append(
         f"No schedule can cost less than ${comparison.fluid_bound_usd:,.2f} (fluid bound); the "
         f"cheapest one found costs ${comparison.clairvoyant.cost_usd:,.2f}."
@@ -95,6 +101,10 @@ def _cells(comparison: Comparison, row: Row) -> list[str]:
         flex = run.flex_attainment
         cells.insert(FLEX_COLUMN, "-" if flex is None else f"{flex:.2%}")
     return cells
+
+
+def _less_or_more(saving: float) -> str:
+    return f"{abs(saving):.1%} {'less' if saving >= 0 else 'more'}"
 
 
 def _dollars(value: float | None) -> str:
