@@ -24,15 +24,19 @@ def readiness_problems(gateway: GatewayHandler, spool_problem: str) -> list[str]
     It becomes ready with the first ready replica. After that a lack of replicas is
     no reason to take it away: requests wait here while replicas start, and that
     wait is what starts them. A model declared without any replica is scaled to
-    zero, which is ready for the same reason.
+    zero, which is ready for the same reason. Where gateways outlive models, in a
+    cluster, a setting spares them the wait for the first one.
     """
     problems = []
     directory = gateway.directory
+    has_nothing_yet = not directory.has_been_ready and bool(
+        directory.replicas or not directory.dispatchers
+    )
     if gateway.is_draining:
         problems.append("the gateway is shutting down")
     if not directory.is_loaded:
         problems.append("the replica list has not been read yet")
-    elif not directory.has_been_ready and (directory.replicas or not directory.dispatchers):
+    elif has_nothing_yet and not gateway.settings.ready_without_replicas:
         problems.append("no replica has been ready yet")
     if spool_problem:
         problems.append(spool_problem)

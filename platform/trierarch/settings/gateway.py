@@ -76,6 +76,9 @@ class GatewaySettings(BaseSettings):
     """Models that exist even while they have no replica, as JSON; requests for them wait."""
     replica_poll_interval_seconds: PositiveFloat = 0.25
     """How often the replica list is read."""
+    ready_without_replicas: bool = False
+    """Be ready once the replica list has been read, also while no replica is: in a cluster, where
+    requests for a model that is scaled to zero have to reach a gateway to start it."""
 
     max_header_bytes: PositiveInt = 32 * 1024
     """Request line and headers together; more is refused."""

@@ -190,6 +190,15 @@ class TestReadiness:
             response = post(gateway)
             assert (response.status_code, response.json()["error"]["code"]) == (503, "not_ready")
 
+    def test_in_a_cluster_with_the_first_list_even_an_empty_one(self) -> None:
+        cluster = settings(ready_without_replicas=True)
+        with LocalGateway([], cluster) as gateway:
+            assert httpx.get(gateway.admin_url + "/readyz").status_code == 200
+        with_no_list = LocalGateway([], cluster)
+        with_no_list.replica_source.is_available = False
+        with with_no_list as gateway:
+            assert httpx.get(gateway.admin_url + "/readyz").status_code == 503
+
     def test_with_the_first_ready_replica_and_ever_after(self, engine: EngineProcess) -> None:
         starting = ready_replica(engine.port, state=ReplicaState.STARTING)
         with LocalGateway([starting], settings()) as gateway:

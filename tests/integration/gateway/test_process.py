@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,63 +18,11 @@ import pytest
 from trierarch.adapters.ledger import Ledger
 from trierarch.core.clock import SystemClock
 from trierarch.core.identifiers import TenantId
-from trierarch.testing.running_stack import find_free_port
+from trierarch.testing.gateway_process import build_environment, run_gateway
 from trierarch.testing.simulated_engines import EngineProcess
 from trierarch.testing.waiting import wait_until
 
 MESSAGES = [{"role": "user", "content": "hi"}]
-
-
-def environment(tmp_path: Path, **fields: object) -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("TRIERARCH_", "OTEL_"))
-    }
-    values = {
-        "PORT": find_free_port(),
-        "ADMIN_PORT": find_free_port(),
-        "LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db",
-        "SPOOL_DIR": tmp_path / "spool",
-        **fields,
-    }
-    return kept | {f"TRIERARCH_GATEWAY_{name}": str(value) for name, value in values.items()}
-
-
-class Gateway:
-    def __init__(self, process: subprocess.Popen[str], env: dict[str, str]) -> None:
-        self.process = process
-        self.url = f"http://127.0.0.1:{env['TRIERARCH_GATEWAY_PORT']}/v1"
-        self.admin = f"http://127.0.0.1:{env['TRIERARCH_GATEWAY_ADMIN_PORT']}"
-
-    def is_ready(self) -> bool:
-        assert self.process.poll() is None, self.process.communicate()
-        try:
-            return httpx.get(self.admin + "/readyz").status_code == 200
-        except httpx.ConnectError:
-            return False
-
-    def end(self, number: int = signal.SIGTERM) -> tuple[int, list[dict[str, object]]]:
-        self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=30)
-        return self.process.returncode, [json.loads(line) for line in errors.splitlines()]
-
-
-@contextlib.contextmanager
-def run_gateway(env: dict[str, str]) -> Iterator[Gateway]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trierarch.gateway"],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield Gateway(process, env)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate(timeout=10)
 
 
 @pytest.fixture
@@ -95,7 +40,7 @@ def test_from_a_request_to_the_ledger_and_a_clean_end(
     tmp_path: Path, engine: EngineProcess, ledger: Ledger
 ) -> None:
     key, _ = ledger.create_key(TenantId("acme"))
-    env = environment(tmp_path, STATIC_REPLICAS=static(engine))
+    env = build_environment(tmp_path, STATIC_REPLICAS=static(engine))
     with run_gateway(env) as gateway:
         wait_until(gateway.is_ready)
         with openai.OpenAI(base_url=gateway.url, api_key=key, max_retries=0) as client:
@@ -129,7 +74,7 @@ def test_from_a_request_to_the_ledger_and_a_clean_end(
 def test_a_key_made_while_it_runs_works_soon_and_a_revoked_one_not_for_long(
     tmp_path: Path, engine: EngineProcess, ledger: Ledger
 ) -> None:
-    env = environment(tmp_path, STATIC_REPLICAS=static(engine))
+    env = build_environment(tmp_path, STATIC_REPLICAS=static(engine))
     with run_gateway(env) as gateway:
         wait_until(gateway.is_ready)
         text, key = ledger.create_key(TenantId("acme"))
@@ -179,7 +124,7 @@ def test_the_replica_list_of_a_controller(
     key, _ = ledger.create_key(TenantId("acme"))
     url = f"http://127.0.0.1:{controller.server_address[1]}/api/v1/replicas"
     try:
-        with run_gateway(environment(tmp_path, REPLICAS_URL=url)) as gateway:
+        with run_gateway(build_environment(tmp_path, REPLICAS_URL=url)) as gateway:
             headers = {"x-api-key": key}
 
             def listed() -> list[str]:
@@ -212,7 +157,7 @@ def test_a_busy_port_is_one_clear_line(tmp_path: Path, which: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         replicas = '[{"model": "m", "port": 1}]'
-        env = environment(tmp_path, STATIC_REPLICAS=replicas, **{which: port})
+        env = build_environment(tmp_path, STATIC_REPLICAS=replicas, **{which: port})
         with run_gateway(env) as gateway:
             output, errors = gateway.process.communicate(timeout=30)
     assert gateway.process.returncode == 2
@@ -238,7 +183,7 @@ def test_a_busy_port_is_one_clear_line(tmp_path: Path, which: str) -> None:
 def test_wrong_settings_are_one_clear_line(
     tmp_path: Path, fields: dict[str, object], words: str
 ) -> None:
-    with run_gateway(environment(tmp_path, **fields)) as gateway:
+    with run_gateway(build_environment(tmp_path, **fields)) as gateway:
         _, errors = gateway.process.communicate(timeout=30)
     assert gateway.process.returncode in {1, 2}
     [line] = errors.splitlines()
@@ -248,7 +193,7 @@ def test_wrong_settings_are_one_clear_line(
 
 def test_usage_survives_a_kill(tmp_path: Path, engine: EngineProcess, ledger: Ledger) -> None:
     key, _ = ledger.create_key(TenantId("acme"))
-    env = environment(tmp_path, STATIC_REPLICAS=static(engine))
+    env = build_environment(tmp_path, STATIC_REPLICAS=static(engine))
     body = {"model": "simulated", "messages": MESSAGES, "max_tokens": 3}
     with run_gateway(env) as gateway:
         wait_until(gateway.is_ready)

@@ -1,17 +1,7 @@
 """Real databases: SQLite in a file, and PostgreSQL where its server is installed."""
 
-import glob
-import importlib.util
-import os
-import pwd
 import shutil
-import signal
-import subprocess
-import tempfile
-import time
-import uuid
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url
@@ -29,99 +19,28 @@ from trierarch.core.identifiers import (
 )
 from trierarch.core.quantities import Money, TokenCounts
 from trierarch.core.usage import Outcome, ServiceTier, UsageRecord
+from trierarch.testing.postgresql_server import PostgresqlServer, reason_to_skip
 
 NOW = 1_800_000_000.0
 """Some instant in 2027, at the start of a five-minute window."""
 
 
-SERVER_OPTIONS = ("-c", "listen_addresses=", "-c", "fsync=off")
-"""No port, only a socket; and its data does not outlive the tests."""
-
-
-def postgresql_programs():
-    on_path = shutil.which("initdb")
-    if on_path:
-        return Path(on_path).parent
-    folders = sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True)
-    return Path(folders[0]) if folders else None
-
-
 @pytest.fixture(scope="session")
 def postgresql_server():
-    programs = postgresql_programs()
-    if programs is None or not (programs / "postgres").exists():
-        pytest.skip("no PostgreSQL server is installed here (initdb, postgres)")
-    if importlib.util.find_spec("psycopg") is None:
-        pytest.skip("the PostgreSQL driver psycopg is not installed here")
-    # The server refuses to run as root; Debian's package comes with a user for it.
-    user = None
-    if os.geteuid() == 0:
-        try:
-            user = pwd.getpwnam("postgres")
-        except KeyError:
-            pytest.skip("PostgreSQL does not run as root and there is no user 'postgres'")
-    # Not pytest's folder: a socket's path has at most 107 characters.
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    if user is not None:
-        os.chown(folder, user.pw_uid, user.pw_gid)
-    as_user = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid}
-    subprocess.run(
-        [programs / "initdb", "-D", folder / "data", "-U", "ledger", "-A", "trust", "-E", "UTF8"],
-        check=True,
-        capture_output=True,
-        cwd=folder,
-        **as_user,
-    )
-    server = subprocess.Popen(
-        [programs / "postgres", "-D", folder / "data", "-k", folder, *SERVER_OPTIONS],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        **as_user,
-    )
+    if reason := reason_to_skip():
+        pytest.skip(reason)
+    server = PostgresqlServer()
     try:
-        wait_for_postgresql(folder, server)
-        yield folder
+        server.start()
+        yield server
     finally:
-        # A fast shutdown: connections that are left do not hold it up.
-        server.send_signal(signal.SIGINT)
-        try:
-            server.wait(30)
-        finally:
-            server.kill()
-            server.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def wait_for_postgresql(folder, server):
-    import psycopg
-
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            psycopg.connect(host=str(folder), user="ledger", dbname="postgres").close()
-        except psycopg.OperationalError:
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return
+        server.stop()
 
 
 @pytest.fixture(scope="session")
 def create_postgresql_database(postgresql_server):
     """Return a function that creates a database and returns its URL."""
-    import psycopg
-
-    def create(template="template1"):
-        name = f"ledger_{uuid.uuid4().hex}"
-        with psycopg.connect(
-            host=str(postgresql_server), user="ledger", dbname="postgres", autocommit=True
-        ) as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        return f"postgresql+psycopg://ledger@/{name}?host={postgresql_server}"
-
-    return create
+    return postgresql_server.create_database
 
 
 @pytest.fixture

@@ -34,6 +34,16 @@ MIGRATION_BUSY_SECONDS = 60.0
 WRITER_LOCK = 0x7472_6965
 """Key of PostgreSQL's advisory lock for the one writer ("trie" in ASCII)."""
 
+SILENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+"""When libpq gives up a PostgreSQL server that fell silent, with its node for example; left to the
+kernel it would be a quarter of an hour. Seconds, the last one milliseconds."""
+
 SCRIPT_LOCATION = "trierarch.adapters.ledger:migrations"
 """Where the migrations are: inside this package, so that a wheel has them too."""
 
@@ -100,7 +110,10 @@ class Database:
             return create_engine(
                 self._url,
                 pool_pre_ping=True,
-                connect_args={"options": f"-c lock_timeout={milliseconds} -c timezone=UTC"},
+                connect_args={
+                    "options": f"-c lock_timeout={milliseconds} -c timezone=UTC",
+                    **SILENCE,
+                },
             )
         except ModuleNotFoundError as error:
             raise InvalidInput(
