@@ -68,8 +68,8 @@ bench-autoscaling: setup ## Compare scaling policies on a trace, both fleets (AR
 ##@ Upkeep
 
 .PHONY: generate
-generate: setup ## Write the custom resources' definitions and their reference page
-	@exec $(BIN)/python -m trierarch_operators.generate $(ARGS)
+generate: setup ## Write the definitions, the chart's schema, README and dashboards, and reference pages
+	@$(BIN)/python -m trierarch_operators.generate && exec $(BIN)/python deploy/local/chart.py
 
 .PHONY: lock
 lock: setup ## Resolve pyproject.toml into requirements/*.lock (ARGS=--upgrade for newer versions)
@@ -77,7 +77,7 @@ lock: setup ## Resolve pyproject.toml into requirements/*.lock (ARGS=--upgrade f
 
 .PHONY: verify
 verify: lock generate ## Fail if a generated file does not follow from its source
-	@git diff --exit-code --stat -- requirements deploy/helm/trierarch/files docs/reference
+	@git diff --exit-code --stat -- requirements deploy/helm/trierarch docs/reference
 
 .PHONY: clean
 clean: ## Delete the environment and all caches of this checkout

@@ -1,0 +1,1 @@
+"""Makes the Helm chart's schema and README from its values, which say everything once."""
