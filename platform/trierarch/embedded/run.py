@@ -242,6 +242,8 @@ def describe_endpoints(options: RunOptions, folder: RunFolder, model_name: str) 
         f"Admin      http://{checks.LOCALHOST}:{options.admin_port}/metrics",
         f"Data       {folder.data_dir}",
         f"Logs       {folder.logs_dir}",
+        # Ray keeps its workers' output in its session, which goes with the run.
+        f"Replicas   {folder.ray_temp_dir / 'session_latest' / 'logs'}",
         "",
         "Try it:",
         f"  set -a; . '{folder.client_env_path}'; set +a",
