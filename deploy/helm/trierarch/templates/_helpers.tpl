@@ -38,10 +38,15 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "trierarch.image" -}}
 {{- $image := merge (deepCopy .image) .root.Values.image -}}
 {{- if and .image.tag (not .image.digest) }}{{ $_ := set $image "digest" "" }}{{ end -}}
-{{- if $image.digest -}}
-{{ $image.repository }}@{{ $image.digest }}
+{{- include "trierarch.imageName" (dict "root" .root "image" $image) -}}
+{{- end }}
+
+{{/* Arguments: root, image (complete). */}}
+{{- define "trierarch.imageName" -}}
+{{- if .image.digest -}}
+{{ .image.repository }}@{{ .image.digest }}
 {{- else -}}
-{{ $image.repository }}:{{ $image.tag | default .root.Chart.AppVersion }}
+{{ .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}
 {{- end -}}
 {{- end }}
 

@@ -4,6 +4,19 @@
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 - name: POD_NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+- name: TRIERARCH_OPERATOR_HOST
+  value: 0.0.0.0
+# Engine pods announce themselves from whatever namespace they are in.
+- name: TRIERARCH_OPERATOR_ANNOUNCE_URL
+  value: http://{{ include "trierarch.fullname" . }}-operator.{{ .Release.Namespace }}.svc:8081/announcements
+- name: TRIERARCH_OPERATOR_ENGINE_IMAGE
+  value: {{ include "trierarch.imageName" (dict "root" . "image" .Values.engine.image) }}
+- name: TRIERARCH_OPERATOR_ENGINE_SERVICE_ACCOUNT
+  value: {{ .Values.engine.serviceAccountName }}
+{{- if .Values.engine.podTemplate }}
+- name: TRIERARCH_OPERATOR_POD_TEMPLATE_FILE
+  value: /etc/trierarch/engine/pod-template.yaml
+{{- end }}
 - name: TRIERARCH_OPERATOR_LEDGER_URL
   value: $(TRIERARCH_LEDGER_URL)
 {{- if eq .Values.rbac.scope "namespace" }}

@@ -1,25 +1,32 @@
 {{/* What the operator may do with namespaced objects, and nothing more. */}}
 {{- define "trierarch.operatorRules" -}}
 - apiGroups: [trierarch.dev]
-  resources: [modeldeployments, tenants]
-  verbs: [get, list, watch, patch]
+  resources: [modeldeployments]
+  verbs: [list, watch, patch]
 - apiGroups: [trierarch.dev]
-  resources: [modeldeployments/status, tenants/status]
-  verbs: [get, patch]
+  resources: [modeldeployments/status]
+  verbs: [patch]
 - apiGroups: [ray.io]
   resources: [rayservices]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, patch, delete]
+- apiGroups: [ray.io]
+  resources: [rayclusters]
+  verbs: [list, watch, patch]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
-- apiGroups: ["", events.k8s.io]
+  verbs: [list, watch]
+- apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end }}
 
-{{/* What it reads of objects without a namespace. */}}
+{{/* What it may do with objects that have no namespace, also where it serves only some. */}}
 {{- define "trierarch.operatorClusterRules" -}}
 - apiGroups: [trierarch.dev]
   resources: [acceleratorclasses, pricebooks]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
+# Whether an announcement comes from an engine's pod.
+- apiGroups: [authentication.k8s.io]
+  resources: [tokenreviews]
+  verbs: [create]
 {{- end }}
