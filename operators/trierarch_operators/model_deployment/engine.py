@@ -16,6 +16,7 @@ from trierarch.api.v1alpha1.accelerator_class import AcceleratorClassSpec
 from trierarch.api.v1alpha1.model_deployment import ModelDeploymentSpec, Variant
 from trierarch.core.errors import InvalidInput
 from trierarch.serving.layout import Rendezvous, build_vllm_arguments
+from trierarch.serving.names import DEPLOYMENT_NAME
 from trierarch.serving.specification import EngineSpec, Parallelism
 from trierarch_operators.model_deployment.group_plan import GroupPlan, parse_quantity
 
@@ -164,16 +165,26 @@ def build_serve_config(
     }
     if announce is not None:
         arguments["announce"] = dict(announce)
-    return {
-        # KubeRay counts a worker as serving when the proxy on its node answers.
-        "proxy_location": "EveryNode",
-        "applications": [
-            {
-                "name": application,
-                "route_prefix": f"/{application}",
-                "import_path": IMPORT_PATH,
-                "args": arguments,
-                "deployments": [{"name": "replica", "num_replicas": serve_replicas}],
-            }
-        ],
+    document = {
+        "name": application,
+        "route_prefix": f"/{application}",
+        "import_path": IMPORT_PATH,
+        "args": arguments,
     }
+    ask_for_replicas(document, serve_replicas)
+    # KubeRay counts a worker as serving when the proxy on its node answers.
+    return {"proxy_location": "EveryNode", "applications": [document]}
+
+
+def ask_for_replicas(application: dict[str, Any], serve_replicas: int) -> None:
+    """Write into an application how many replicas Serve shall work towards.
+
+    A configuration cannot say none beside the arguments, so that is said in them: with no
+    replica before or after there is none that could be restarted.
+    """
+    application["args"].pop("replicas", None)
+    application.pop("deployments", None)
+    if serve_replicas:
+        application["deployments"] = [{"name": DEPLOYMENT_NAME, "num_replicas": serve_replicas}]
+    else:
+        application["args"]["replicas"] = 0

@@ -31,6 +31,18 @@ PLANNED_OUTPUT_TOKENS = 512
 """A mean chat request, for variants that leave their layout to the planner."""
 
 
+class CannotRun(InvalidInput):
+    """A variant cannot be run in this cluster as it is written.
+
+    Attributes:
+        reason: CamelCase word; the condition's.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class GroupPlan:
     """One replica.
@@ -81,9 +93,10 @@ def find_class(
         if wanted in (name.casefold(), price_key(name, found.spec).casefold()):
             return name, found
     known = ", ".join(sorted(classes)) or "none"
-    raise InvalidInput(
+    raise CannotRun(
+        "AcceleratorClassMissing",
         f"variants[{variant.name}].accelerator: there is no AcceleratorClass"
-        f" {variant.accelerator}; there is {known}"
+        f" {variant.accelerator}; there is {known}",
     )
 
 
@@ -99,8 +112,9 @@ def plan_group(layout: Layout, per_node: int, *, what: str) -> GroupPlan:
         InvalidInput: If a rank is larger than a node.
     """
     if layout.tensor > per_node:
-        raise InvalidInput(
-            f"{what}.parallelism.tensor: {layout.tensor} do not fit on a node of {per_node}"
+        raise CannotRun(
+            "NoLayout",
+            f"{what}.parallelism.tensor: {layout.tensor} do not fit on a node of {per_node}",
         )
     most = per_node // layout.tensor
     ranks = next(
@@ -113,7 +127,6 @@ def choose_layout(
     spec: ModelDeploymentSpec,
     variant: Variant,
     accelerator_class: tuple[str, AcceleratorClass],
-    usd_per_accelerator_hour: float | None,
 ) -> Layout:
     """Return the given layout, or the planner's cheapest that meets the latency objective.
 
@@ -127,7 +140,9 @@ def choose_layout(
     try:
         architecture = read_architecture(json.loads(spec.model.config_json or "{}"))
     except json.JSONDecodeError as error:
-        raise InvalidInput(f"model.configJson: is no JSON: {error}") from error
+        raise CannotRun("NoLayout", f"model.configJson: is no JSON: {error}") from error
+    except InvalidInput as error:
+        raise CannotRun("NoLayout", f"model.configJson: {error}") from error
     name, found = accelerator_class
     accelerator = _accelerator(name, found.spec)
     slo = spec.scaling.slo
@@ -146,13 +161,13 @@ def choose_layout(
             max(longest, context) if isinstance(context, int) else longest,
         ),
         targets,
-        # Without a price every layout costs its accelerators.
-        usd_per_accelerator_hour={accelerator.name: usd_per_accelerator_hour or 1.0},
+        # All layouts are on one kind of accelerator, so any price gives the same order.
+        usd_per_accelerator_hour={accelerator.name: 1.0},
     )
     for one in planned:
         if one.is_feasible and one.layout.tensor <= found.spec.accelerators_per_node:
             return one.layout
-    raise InvalidInput(f"{what}: no layout fits on {name}: {_last_reason(planned)}")
+    raise CannotRun("NoLayout", f"{what}: no layout fits on {name}: {_last_reason(planned)}")
 
 
 def _last_reason(planned: Iterable[PlannedLayout]) -> str:

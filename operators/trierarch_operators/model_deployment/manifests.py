@@ -13,8 +13,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from trierarch.api.v1alpha1 import API_VERSION, GROUP
 from trierarch.api.v1alpha1.accelerator_class import AcceleratorClassSpec
 from trierarch.api.v1alpha1.model_deployment import ModelDeploymentSpec, Variant
@@ -39,6 +37,12 @@ DEPLOYMENT_LABEL = f"{GROUP}/model-deployment"
 VARIANT_LABEL = f"{GROUP}/variant"
 RUNNER_ANNOTATION = f"{GROUP}/runner"
 """``simulated`` on a model deployment runs engines without weights, to rehearse."""
+
+FINGERPRINT_ANNOTATION = f"{GROUP}/fingerprint"
+"""Hash of everything else in the manifest: a field that is no longer wanted shows here."""
+
+SERVE_REPLICAS_ANNOTATION = f"{GROUP}/serve-replicas"
+"""How many replicas Serve was last told to work towards."""
 
 _MOST_NAME_LENGTH = 47
 """KubeRay refuses longer names of RayServices."""
@@ -144,7 +148,7 @@ def build_ray_service(
         if spec.gang_admission.volcano_queue:
             metadata_labels["volcano.sh/queue-name"] = spec.gang_admission.volcano_queue
             metadata_labels["ray.io/gang-scheduling-enabled"] = "true"
-    return {
+    manifest: dict[str, Any] = {
         "apiVersion": RAY_API_VERSION,
         "kind": "RayService",
         "metadata": {
@@ -163,7 +167,8 @@ def build_ray_service(
             ],
         },
         "spec": {
-            "serveConfigV2": yaml.safe_dump(serve, sort_keys=False, width=1000),
+            # JSON is YAML, and written a hundred times faster.
+            "serveConfigV2": json.dumps(serve, indent=1),
             # A change of the engine starts a second cluster beside the first, and moves over
             # when that one serves.
             "upgradeStrategy": {"type": "NewCluster"},
@@ -174,6 +179,11 @@ def build_ray_service(
             ),
         },
     }
+    manifest["metadata"]["annotations"] = {
+        SERVE_REPLICAS_ANNOTATION: str(counts.serve_replicas),
+        FINGERPRINT_ANNOTATION: fingerprint(manifest),
+    }
+    return manifest
 
 
 def _build_cluster(

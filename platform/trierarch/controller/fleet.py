@@ -7,7 +7,7 @@ from typing import Any
 
 from trierarch.adapters.ray_serve import ServeApplication
 from trierarch.controller.deployment import ModelDeployment
-from trierarch.controller.replica_records import Announcements, join_replica
+from trierarch.controller.replica_records import Announcement, Announcements, join_replica
 from trierarch.core.clock import Clock
 from trierarch.core.identifiers import ModelName, VariantName
 from trierarch.core.replicas import ReplicaEndpoint, ReplicaState
@@ -32,6 +32,15 @@ class Fleet:
         self.announcements = Announcements()
         self.applications: dict[str, ServeApplication] | None = None
         self._clock = clock
+
+    @property
+    def is_known(self) -> bool:
+        """Whether Ray Serve has answered."""
+        return self.applications is not None
+
+    def add(self, announcement: Announcement) -> None:
+        """Take what a replica says of itself."""
+        self.announcements.add(announcement)
 
     def update(self, applications: dict[str, ServeApplication]) -> None:
         """Take Ray Serve's latest answer."""

@@ -21,7 +21,7 @@ from trierarch.controller.deploying import Deployer
 from trierarch.controller.deployment import ModelDeployment, ModelDeploymentFile
 from trierarch.controller.fleet import Fleet
 from trierarch.controller.scaling import Autoscaler, ScalingParts
-from trierarch.controller.server import build_app
+from trierarch.controller.server import build_app, expect_token
 from trierarch.controller.telemetry import ControllerMetrics
 from trierarch.core.clock import Clock, SystemClock
 from trierarch.core.errors import InvalidInput
@@ -97,7 +97,9 @@ async def _serve(
             )
         )
         server = build_http_server(
-            build_app(fleet, metrics, clock, token), host=LOCALHOST, port=settings.port
+            build_app(fleet, metrics, clock, expect_token(token)),
+            host=LOCALHOST,
+            port=settings.port,
         )
         await _run_until_signal(
             server.serve(),

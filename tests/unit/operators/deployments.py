@@ -163,7 +163,7 @@ def build_ray_services(name: str, counts: Counts | None = None) -> list[dict[str
     found = []
     for variant in deployment.spec.variants:
         accelerator_class = find_class(variant, accelerator_classes())
-        layout = choose_layout(deployment.spec, variant, accelerator_class, None)
+        layout = choose_layout(deployment.spec, variant, accelerator_class)
         spec = accelerator_class[1].spec
         plan = plan_group(layout, spec.accelerators_per_node, what=variant.name)
         found.append(

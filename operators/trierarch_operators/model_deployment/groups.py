@@ -1,0 +1,147 @@
+"""Which whole groups there are: pods joined with what replicas say of themselves. Pure.
+
+A pod tells that capacity is taken, an announcement that it serves. A group is placed when
+all its pods have a node; one with only some of them holds accelerators and serves nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from trierarch.controller.replica_records import SILENCE_SECONDS, Announcement
+from trierarch.core.identifiers import ModelName, ReplicaId, VariantName
+from trierarch.core.replicas import ReplicaEndpoint, ReplicaState
+from trierarch_operators.model_deployment.pod_templates import GROUP_LABEL
+
+Pod = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Group:
+    """One expert-parallel group of one variant.
+
+    Attributes:
+        name: KubeRay's name of the replica, or the only pod's.
+        cluster: RayCluster it belongs to.
+        pods: Those that exist and are not being deleted.
+        hosts: How many there should be.
+        replica: What the replica on it says; None while it says nothing.
+    """
+
+    name: str
+    cluster: str
+    pods: tuple[Pod, ...]
+    hosts: int
+    replica: Announcement | None = None
+
+    @property
+    def placed_pods(self) -> int:
+        """Pods that hold a node's accelerators."""
+        return sum(bool(pod["spec"].get("nodeName")) for pod in self.pods)
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether every pod has a node."""
+        return self.placed_pods >= self.hosts
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some pods hold accelerators that are of no use without the others."""
+        return 0 < self.placed_pods < self.hosts
+
+    @property
+    def started_unix_seconds(self) -> float:
+        """When its first pod was made."""
+        return min(map(_created_unix_seconds, self.pods), default=0.0)
+
+    @property
+    def unplaced_reason(self) -> str:
+        """The scheduler's words for a pod without a node; empty if it has said nothing."""
+        for pod in self.pods:
+            for condition in pod.get("status", {}).get("conditions", ()):
+                if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+                    return str(condition.get("message") or condition.get("reason") or "")
+        return ""
+
+
+def group_pods(pods: Iterable[Pod], hosts: int, announced: Iterable[Announcement]) -> list[Group]:
+    """Return the groups that engine pods form, oldest first.
+
+    Args:
+        pods: Engine pods of one variant; those being deleted are left out.
+        hosts: Pods of a whole group.
+        announced: What replicas of the variant say.
+    """
+    found: dict[str, list[Pod]] = {}
+    for pod in pods:
+        if pod["metadata"].get("deletionTimestamp") or _has_ended(pod):
+            continue
+        labels = pod["metadata"].get("labels", {})
+        found.setdefault(labels.get(GROUP_LABEL) or pod["metadata"]["name"], []).append(pod)
+    by_address = {a.endpoint.host: a for a in announced}
+    groups = []
+    for name, members in found.items():
+        addresses = [pod.get("status", {}).get("podIP", "") for pod in members]
+        replica = next((by_address[a] for a in addresses if a in by_address), None)
+        cluster = str(members[0]["metadata"].get("labels", {}).get("ray.io/cluster", ""))
+        groups.append(Group(name, cluster, tuple(members), hosts, replica))
+    return sorted(groups, key=lambda group: (group.started_unix_seconds, group.name))
+
+
+def replica_endpoints(
+    groups: Sequence[Group], model: str, variant: str, now_seconds: float
+) -> list[ReplicaEndpoint]:
+    """Return one endpoint per group, as gateways and the autoscaler read them."""
+    return [_endpoint(group, model, variant, now_seconds) for group in groups]
+
+
+def _endpoint(group: Group, model: str, variant: str, now_seconds: float) -> ReplicaEndpoint:
+    said = group.replica
+    if said is None:
+        return ReplicaEndpoint(
+            replica_id=ReplicaId(group.name),
+            model=ModelName(model),
+            variant=VariantName(variant),
+            state=ReplicaState.STARTING,
+            started_unix_seconds=group.started_unix_seconds,
+            reason="StartingProcess" if group.is_placed else "WaitingForAccelerators",
+        )
+    endpoint = dataclasses.replace(said.endpoint, started_unix_seconds=group.started_unix_seconds)
+    is_silent = now_seconds - said.heard_seconds > SILENCE_SECONDS
+    if endpoint.state is ReplicaState.READY and is_silent:
+        return dataclasses.replace(endpoint, state=ReplicaState.FAILED, reason="NotHeardOf")
+    return endpoint
+
+
+def choose_victims(groups: Sequence[Group], too_many: int) -> list[Group]:
+    """Return the groups that may go now: at most ``too_many``, and none that still works.
+
+    A group whose replica serves or drains is never among them: Serve chooses which replica
+    stops, and its group follows when its last answer is out. Unplaced ones go first.
+    """
+    idle = [group for group in groups if group.replica is None]
+    idle.sort(key=lambda group: (group.is_placed, -group.started_unix_seconds, group.name))
+    return idle[:too_many]
+
+
+def stuck_groups(
+    groups: Sequence[Group], now_unix_seconds: float, grace_seconds: float
+) -> list[Group]:
+    """Return the groups that have held some of their accelerators for longer than the grace."""
+    return [
+        group
+        for group in groups
+        if group.is_partial and now_unix_seconds - group.started_unix_seconds >= grace_seconds
+    ]
+
+
+def _created_unix_seconds(pod: Pod) -> float:
+    created = str(pod["metadata"].get("creationTimestamp", "1970-01-01T00:00:00Z"))
+    return datetime.fromisoformat(created).timestamp()
+
+
+def _has_ended(pod: Pod) -> bool:
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")

@@ -1,0 +1,472 @@
+"""Makes the cluster what a model deployment asks for, one object at a time.
+
+Reads the cache only, and writes only what differs from it. Everything decided here
+follows from what is seen, so a restart repeats nothing that is done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from trierarch.adapters.kubernetes import KubernetesApi, Refused
+from trierarch.api.v1alpha1 import API_VERSION, GROUP
+from trierarch.api.v1alpha1.accelerator_class import AcceleratorClass
+from trierarch.api.v1alpha1.model_deployment import ModelDeployment, Variant
+from trierarch.core.clock import Clock
+from trierarch.core.errors import InvalidInput
+from trierarch.core.replicas import ReplicaState
+from trierarch_operators.events import EventRecorder
+from trierarch_operators.model_deployment.announced import AnnouncementBook
+from trierarch_operators.model_deployment.engine import ask_for_replicas
+from trierarch_operators.model_deployment.group_plan import (
+    CannotRun,
+    GroupPlan,
+    choose_layout,
+    find_class,
+    plan_group,
+)
+from trierarch_operators.model_deployment.groups import Group, group_pods, replica_endpoints
+from trierarch_operators.model_deployment.manifests import (
+    DEPLOYMENT_LABEL,
+    SERVE_REPLICAS_ANNOTATION,
+    VARIANT_LABEL,
+    Counts,
+    Owner,
+    RaySettings,
+    build_ray_service,
+    ray_service_name,
+)
+from trierarch_operators.model_deployment.scaling import ClusterScaler
+from trierarch_operators.model_deployment.status import (
+    VariantState,
+    build_status,
+    find_conditions,
+    holds,
+)
+from trierarch_operators.object_cache import Key, Object, ObjectCache, controller_of, key_of
+from trierarch_operators.resources import (
+    ACCELERATOR_CLASSES,
+    MODEL_DEPLOYMENTS,
+    PODS,
+    RAY_CLUSTERS,
+    RAY_SERVICES,
+)
+
+_logger = logging.getLogger(__name__)
+
+FIELD_MANAGER = "trierarch-model-deployment"
+FINALIZER = f"{GROUP}/drain"
+
+_LOOK_AGAIN_SECONDS = 5.0
+"""While groups come or go: what replicas say changes without an event of the API server."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Planned:
+    """A variant that can be run."""
+
+    variant: Variant
+    accelerator_class: AcceleratorClass
+    plan: GroupPlan
+
+
+class Reconciler:
+    """Looks after model deployments.
+
+    Args:
+        api: For writes.
+        cache: For reads.
+        announced: What replicas say.
+        scaler: Adds and removes groups of a Ray cluster.
+        events: Tells people.
+        settings: What is the same for all clusters.
+        drain_seconds: The longest that running answers hold up a deletion.
+        clock: Time.
+        leads: Whether this process may write.
+    """
+
+    def __init__(
+        self,
+        api: KubernetesApi,
+        cache: ObjectCache,
+        announced: AnnouncementBook,
+        scaler: ClusterScaler,
+        events: EventRecorder,
+        settings: RaySettings,
+        drain_seconds: float,
+        clock: Clock,
+        leads: Callable[[], bool],
+    ) -> None:
+        self._api = api
+        self._cache = cache
+        self._announced = announced
+        self._scaler = scaler
+        self._events = events
+        self._settings = settings
+        self._drain_seconds = drain_seconds
+        self._clock = clock
+        self._leads = leads
+        self._hosts: dict[tuple[Key, str], int] = {}
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Look at one model deployment; return when to look again.
+
+        Raises:
+            Refused: If the API server will not take a write.
+            Unavailable: If it did not answer.
+        """
+        found = self._cache.get(MODEL_DEPLOYMENTS, key)
+        if found is None or not self._leads():
+            return None
+        try:
+            deployment = ModelDeployment.model_validate(found)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            state = VariantState(
+                name="", problem=f"{field}: {first['msg']}", problem_reason="InvalidSpec"
+            )
+            await self._write_status(found, [state], is_paused=False, is_suspended=False)
+            return None
+        if found["metadata"].get("deletionTimestamp"):
+            return await self._finish(found, deployment)
+        await self._hold(found)
+        states = [await self._look_at(found, deployment, v) for v in deployment.spec.variants]
+        if not deployment.spec.paused:
+            await self._remove_others(found, {v.name for v in deployment.spec.variants})
+        await self._write_status(
+            found,
+            states,
+            is_paused=deployment.spec.paused,
+            is_suspended=deployment.spec.suspend,
+        )
+        is_moving = any(
+            state.starting or state.draining or state.waiting or state.ready != state.desired
+            for state in states
+        )
+        return _LOOK_AGAIN_SECONDS if is_moving else None
+
+    async def _look_at(
+        self, found: Object, deployment: ModelDeployment, variant: Variant
+    ) -> VariantState:
+        """Make one variant what it should be and return what is known of it."""
+        key = key_of(found)
+        desired = desired_groups(deployment, variant)
+        try:
+            planned = self._plan(deployment, variant)
+        except InvalidInput as error:
+            return VariantState(
+                name=variant.name,
+                desired=desired,
+                problem=str(error),
+                problem_reason=_problem_reason(error),
+            )
+        self._hosts[key, variant.name] = planned.plan.hosts
+        groups = self.known_groups(key, variant.name)
+        name = ray_service_name(key.name, variant.name)
+        problem = ("", "")
+        waiting = ""
+        if not deployment.spec.paused:
+            try:
+                await self._apply_service(found, deployment, planned, desired, groups)
+            except (InvalidInput, Refused) as error:
+                if isinstance(error, Refused) and error.status not in (400, 409, 422):
+                    raise
+                problem = (str(error), _problem_reason(error))
+            clusters = [
+                cluster
+                for cluster in self._cache.labelled(RAY_CLUSTERS, DEPLOYMENT_LABEL, key)
+                if cluster["metadata"]["labels"].get(VARIANT_LABEL) == variant.name
+            ]
+            for cluster in clusters:
+                waiting = await self._scaler.scale(found, cluster, groups, desired) or waiting
+        service = self._cache.get(RAY_SERVICES, Key(key.namespace, name))
+        counts = count_groups(groups, self._clock.monotonic_seconds())
+        return VariantState(
+            name=variant.name,
+            ray_service=name if service is not None else "",
+            layout=str(planned.plan.layout),
+            desired=desired,
+            is_updating=_is_updating(service),
+            problem=problem[0],
+            problem_reason=problem[1],
+            waiting=waiting,
+            **counts,
+        )
+
+    def _plan(self, deployment: ModelDeployment, variant: Variant) -> _Planned:
+        classes = {
+            key_of(one).name: AcceleratorClass.model_validate(one)
+            for one in self._cache.all(ACCELERATOR_CLASSES)
+        }
+        accelerator_class = find_class(variant, classes)
+        layout = choose_layout(deployment.spec, variant, accelerator_class)
+        spec = accelerator_class[1].spec
+        what = f"variants[{variant.name}]"
+        plan = plan_group(layout, spec.accelerators_per_node, what=what)
+        return _Planned(variant, accelerator_class[1], plan)
+
+    def known_groups(self, key: Key, variant: str) -> list[Group]:
+        """Return the groups of one variant that have pods."""
+        hosts = self._hosts.get((key, variant), 1)
+        pods = [
+            pod
+            for pod in self._cache.labelled(PODS, DEPLOYMENT_LABEL, key)
+            if pod["metadata"]["labels"].get(VARIANT_LABEL) == variant
+            and pod["metadata"]["labels"].get(f"{GROUP}/role") == "engine"
+        ]
+        addresses = [pod.get("status", {}).get("podIP", "") for pod in pods]
+        return group_pods(pods, hosts, self._announced.at(filter(None, addresses)))
+
+    async def _apply_service(
+        self,
+        found: Object,
+        deployment: ModelDeployment,
+        planned: _Planned,
+        desired: int,
+        groups: Sequence[Group],
+    ) -> None:
+        metadata = found["metadata"]
+        owner = Owner(
+            metadata["namespace"],
+            metadata["name"],
+            metadata["uid"],
+            metadata.get("annotations") or {},
+        )
+        name = ray_service_name(owner.name, planned.variant.name)
+        live = self._cache.get(RAY_SERVICES, Key(owner.namespace, name))
+        if live is not None and live["metadata"].get("deletionTimestamp"):
+            return
+        controller = controller_of(live) if live is not None else None
+        if controller is not None and controller["uid"] != owner.uid:
+            raise CannotRun(
+                "NameTaken",
+                f"RayService {name} belongs to {controller['kind']} {controller['name']}:"
+                " rename this ModelDeployment or its variant",
+            )
+        manifest = build_ray_service(
+            owner,
+            deployment.spec,
+            planned.variant,
+            planned.accelerator_class.spec,
+            planned.plan,
+            Counts(desired, _serve_replicas(live, desired, groups)),
+            self._settings,
+        )
+        if live is not None and holds(manifest, live):
+            return
+        applied = await self._api.apply(RAY_SERVICES, manifest, field_manager=FIELD_MANAGER)
+        self._cache.put(RAY_SERVICES, applied, Key(owner.namespace, owner.name))
+        what, reason = ("created", "RayServiceCreated")
+        if live is not None:
+            what, reason = ("changed", "RayServiceChanged")
+            if controller is None:
+                what, reason = ("adopted", "RayServiceAdopted")
+        await self._events.record(
+            found, "Apply", reason, f"{what} RayService {name} for {desired} groups"
+        )
+
+    async def _remove_others(self, found: Object, variants: set[str]) -> None:
+        """Remove the RayServices of variants that are no longer in the spec."""
+        for service in list(self._services(found)):
+            if service["metadata"]["labels"].get(VARIANT_LABEL) not in variants:
+                await self._delete_service(found, service)
+
+    def _services(self, found: Object) -> list[Object]:
+        return [
+            service
+            for service in self._cache.labelled(RAY_SERVICES, DEPLOYMENT_LABEL, key_of(found))
+            if (controller_of(service) or {}).get("uid") == found["metadata"]["uid"]
+        ]
+
+    async def _delete_service(self, found: Object, service: Object) -> None:
+        metadata = service["metadata"]
+        if metadata.get("deletionTimestamp"):
+            return
+        await self._api.delete(
+            RAY_SERVICES, metadata["namespace"], metadata["name"], metadata["uid"]
+        )
+        await self._events.record(
+            found, "Delete", "RayServiceDeleted", f"deleted RayService {metadata['name']}"
+        )
+
+    async def _hold(self, found: Object) -> None:
+        """Keep the object until its answers are out, should someone delete it."""
+        if FINALIZER in found["metadata"].get("finalizers", ()):
+            return
+        await self._apply_finalizers(found, [FINALIZER])
+
+    async def _apply_finalizers(self, found: Object, finalizers: list[str]) -> None:
+        metadata = found["metadata"]
+        manifest = {
+            "apiVersion": API_VERSION,
+            "kind": "ModelDeployment",
+            "metadata": {
+                "name": metadata["name"],
+                "namespace": metadata["namespace"],
+                # Without it the API server would make an object that was deleted in between.
+                "uid": metadata["uid"],
+                "finalizers": finalizers,
+            },
+        }
+        applied = await self._api.apply(MODEL_DEPLOYMENTS, manifest, field_manager=FIELD_MANAGER)
+        if finalizers:
+            self._cache.put(MODEL_DEPLOYMENTS, applied)
+
+    async def _finish(self, found: Object, deployment: ModelDeployment) -> float | None:
+        """Let running answers end, remove everything, and let the object go."""
+        if FINALIZER not in found["metadata"].get("finalizers", ()):
+            return None
+        states = []
+        working = 0
+        for variant in deployment.spec.variants:
+            groups = self.known_groups(key_of(found), variant.name)
+            serving = [group for group in groups if group.replica is not None]
+            working += len(serving)
+            states.append(VariantState(name=variant.name, draining=len(serving)))
+        services = self._services(found)
+        waited_seconds = self._clock.unix_seconds() - _unix_seconds(
+            found["metadata"]["deletionTimestamp"]
+        )
+        if working and waited_seconds < self._drain_seconds:
+            await self._drain(services)
+        else:
+            for service in services:
+                await self._delete_service(found, service)
+        if services:
+            await self._write_status(found, states, is_paused=False, is_suspended=False)
+            return 1.0
+        await self._apply_finalizers(found, [])
+        return None
+
+    async def _drain(self, services: Sequence[Object]) -> None:
+        """Tell Serve to work towards no replica: each finishes what it has."""
+        for service in services:
+            annotations = service["metadata"].get("annotations", {})
+            if annotations.get(SERVE_REPLICAS_ANNOTATION) == "0":
+                continue
+            config = empty_serve_config(service["spec"]["serveConfigV2"])
+            metadata = service["metadata"]
+            path = f"/metadata/annotations/{SERVE_REPLICAS_ANNOTATION.replace('/', '~1')}"
+            patched = await self._api.patch(
+                RAY_SERVICES,
+                metadata["namespace"],
+                metadata["name"],
+                [
+                    {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
+                    {"op": "add", "path": path, "value": "0"},
+                    {"op": "replace", "path": "/spec/serveConfigV2", "value": config},
+                ],
+            )
+            owner = metadata["labels"][DEPLOYMENT_LABEL]
+            self._cache.put(RAY_SERVICES, patched, Key(metadata["namespace"], owner))
+
+    async def _write_status(
+        self,
+        found: Object,
+        states: Sequence[VariantState],
+        *,
+        is_paused: bool,
+        is_suspended: bool,
+    ) -> None:
+        metadata = found["metadata"]
+        existing = found.get("status") or {}
+        findings = find_conditions(
+            states,
+            is_paused=is_paused,
+            is_suspended=is_suspended,
+            is_deleting=bool(metadata.get("deletionTimestamp")),
+        )
+        wanted = build_status(
+            metadata["name"],
+            metadata["generation"],
+            existing,
+            [state for state in states if state.name],
+            findings,
+            self._clock.unix_seconds(),
+        )
+        names = {entry["name"] for entry in wanted["variants"]}
+        stale = {entry["name"] for entry in existing.get("variants", ())} - names
+        if holds(wanted, existing) and not stale:
+            return
+        manifest = {
+            "apiVersion": API_VERSION,
+            "kind": "ModelDeployment",
+            "metadata": {
+                "name": metadata["name"],
+                "namespace": metadata["namespace"],
+                "uid": metadata["uid"],
+            },
+            "status": wanted,
+        }
+        written = await self._api.apply(
+            MODEL_DEPLOYMENTS, manifest, subresource="status", field_manager=FIELD_MANAGER
+        )
+        self._cache.put(MODEL_DEPLOYMENTS, written)
+
+
+def desired_groups(deployment: ModelDeployment, variant: Variant) -> int:
+    """Return how many groups a variant should have: the last decision inside the bounds."""
+    if deployment.spec.suspend:
+        return 0
+    entries = deployment.status.variants or ()
+    decided = next((e.desired_replicas for e in entries if e.name == variant.name), None)
+    low, high = variant.min_replicas, variant.max_replicas
+    return low if decided is None else min(max(decided, low), high)
+
+
+def count_groups(groups: Sequence[Group], now_seconds: float) -> dict[str, int]:
+    """Return ready, starting and draining groups."""
+    counted = {"ready": 0, "starting": 0, "draining": 0}
+    for endpoint in replica_endpoints(groups, "", "", now_seconds):
+        match endpoint.state:
+            case ReplicaState.READY:
+                counted["ready"] += 1
+            case ReplicaState.DRAINING:
+                counted["draining"] += 1
+            case _:
+                counted["starting"] += 1
+    return counted
+
+
+def empty_serve_config(config: str) -> str:
+    """Return a Serve configuration with no replica, and all else as it was."""
+    document: dict[str, Any] = yaml.safe_load(config)
+    for application in document["applications"]:
+        ask_for_replicas(application, 0)
+    return json.dumps(document, indent=1)
+
+
+def _serve_replicas(live: Object | None, desired: int, groups: Sequence[Group]) -> int:
+    """Return how many replicas Serve shall work towards: pods first, then replicas."""
+    if live is None:
+        return desired
+    annotations = live["metadata"].get("annotations") or {}
+    told = annotations.get(SERVE_REPLICAS_ANNOTATION, "")
+    if not told.isdigit():
+        return desired
+    placed = sum(group.is_placed for group in groups)
+    return min(desired, max(int(told), placed))
+
+
+def _is_updating(service: Object | None) -> bool:
+    conditions = (service or {}).get("status", {}).get("conditions", ())
+    return any(c["type"] == "UpgradeInProgress" and c["status"] == "True" for c in conditions)
+
+
+def _problem_reason(error: Exception) -> str:
+    if isinstance(error, Refused):
+        return "RayServiceRefused"
+    return error.reason if isinstance(error, CannotRun) else "InvalidSpec"
+
+
+def _unix_seconds(timestamp: str) -> float:
+    return datetime.fromisoformat(timestamp).timestamp()

@@ -1,0 +1,188 @@
+"""The status that this controller owns: counts, and the conditions Available and Progressing.
+
+Pure. What the autoscaler and the cost controller own is in other fields of the same status,
+with field managers of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trierarch.api.v1alpha1 import GROUP
+from trierarch.core.clock import utc_datetime
+from trierarch_operators.model_deployment.manifests import DEPLOYMENT_LABEL
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finding:
+    """A condition without its times."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VariantState:
+    """What is known of one variant after a reconciliation.
+
+    Attributes:
+        desired: Whole groups decided on.
+        ready: Whole groups that serve.
+        starting: Whole groups on their way.
+        draining: Whole groups that finish what they have.
+        is_updating: Whether a second cluster is being made for a changed engine.
+        problem: Why it cannot be run as it is written; empty if it can.
+        problem_reason: CamelCase word for that.
+        waiting: What is missing for a group that cannot be placed; empty if nothing is.
+    """
+
+    name: str
+    ray_service: str = ""
+    layout: str = ""
+    desired: int = 0
+    ready: int = 0
+    starting: int = 0
+    draining: int = 0
+    is_updating: bool = False
+    problem: str = ""
+    problem_reason: str = ""
+    waiting: str = ""
+
+
+def timestamp(unix_seconds: float) -> str:
+    """Return a time as Kubernetes writes it."""
+    return utc_datetime(unix_seconds).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def find_conditions(
+    variants: Sequence[VariantState], *, is_paused: bool, is_suspended: bool, is_deleting: bool
+) -> tuple[Finding, ...]:
+    """Return Available and Progressing."""
+    return (
+        _available(variants, is_suspended),
+        _progressing(variants, is_paused, is_suspended, is_deleting),
+    )
+
+
+def _available(variants: Sequence[VariantState], is_suspended: bool) -> Finding:
+    ready = sum(variant.ready for variant in variants)
+    desired = sum(variant.desired for variant in variants)
+    if ready:
+        return Finding("Available", "True", "Serving", f"{ready} of {desired} groups serve")
+    if is_suspended:
+        return Finding("Available", "False", "Suspended", "spec.suspend is true")
+    if not desired:
+        return Finding("Available", "False", "ScaledToZero", "no group is asked for")
+    return Finding("Available", "False", "NoReadyReplica", f"none of {desired} groups serves")
+
+
+def _progressing(
+    variants: Sequence[VariantState], is_paused: bool, is_suspended: bool, is_deleting: bool
+) -> Finding:
+    def finding(status: str, reason: str, message: str) -> Finding:
+        return Finding("Progressing", status, reason, message)
+
+    if is_deleting:
+        return finding("True", "Deleting", "answers that run are finished, then all is removed")
+    for variant in variants:
+        if variant.problem:
+            return finding("False", variant.problem_reason, variant.problem)
+    if is_paused:
+        return finding("False", "Paused", "spec.paused is true: nothing in the cluster is changed")
+    for variant in variants:
+        if variant.waiting:
+            message = f"variant {variant.name}: {variant.waiting}"
+            return finding("False", "InsufficientCapacity", message[:1000])
+    updating = [variant.name for variant in variants if variant.is_updating]
+    if updating:
+        return finding("True", "Updating", f"a new cluster is made for {', '.join(updating)}")
+    starting = sum(variant.starting for variant in variants)
+    draining = sum(variant.draining for variant in variants)
+    if starting:
+        return finding("True", "Starting", f"{starting} groups are starting")
+    if draining:
+        return finding("True", "Draining", f"{draining} groups finish what they have")
+    if is_suspended:
+        return finding("False", "Suspended", "spec.suspend is true")
+    return finding("False", "Settled", "everything is as it was decided")
+
+
+def build_conditions(
+    findings: Sequence[Finding],
+    existing: Sequence[Mapping[str, Any]],
+    generation: int,
+    now_unix_seconds: float,
+) -> list[dict[str, Any]]:
+    """Return conditions with their times: a transition is a change of the status only."""
+    before = {condition["type"]: condition for condition in existing}
+    built = []
+    for finding in findings:
+        known = before.get(finding.type)
+        is_same = known is not None and known["status"] == finding.status
+        built.append(
+            {
+                **dataclasses.asdict(finding),
+                "observedGeneration": generation,
+                "lastTransitionTime": known["lastTransitionTime"]
+                if is_same and known is not None
+                else timestamp(now_unix_seconds),
+            }
+        )
+    return built
+
+
+def build_status(
+    name: str,
+    generation: int,
+    existing: Mapping[str, Any],
+    variants: Sequence[VariantState],
+    findings: Sequence[Finding],
+    now_unix_seconds: float,
+) -> dict[str, Any]:
+    """Return the fields of the status that are this controller's."""
+    return {
+        "observedGeneration": generation,
+        "replicas": sum(v.ready + v.starting for v in variants),
+        "readyReplicas": sum(v.ready for v in variants),
+        "desiredReplicas": sum(v.desired for v in variants),
+        "selector": f"{DEPLOYMENT_LABEL}={name},{GROUP}/role=engine",
+        "variants": [
+            {
+                "name": v.name,
+                "readyReplicas": v.ready,
+                "startingReplicas": v.starting,
+                "rayService": v.ray_service,
+                "layout": v.layout,
+            }
+            for v in variants
+        ],
+        "conditions": build_conditions(
+            findings, existing.get("conditions", ()), generation, now_unix_seconds
+        ),
+    }
+
+
+def holds(wanted: Any, found: Any, *, keys: Sequence[str] = ("name", "type")) -> bool:
+    """Return whether everything that is wanted is there; more may be there.
+
+    Entries of lists are compared by their ``name`` or ``type`` where all have one, else by
+    position and number.
+    """
+    if isinstance(wanted, Mapping):
+        if not isinstance(found, Mapping):
+            return False
+        return all(name in found and holds(value, found[name]) for name, value in wanted.items())
+    if isinstance(wanted, list):
+        if not isinstance(found, list):
+            return False
+        for key in keys:
+            entries = [*wanted, *found]
+            if wanted and all(isinstance(e, Mapping) and key in e for e in entries):
+                known = {entry[key]: entry for entry in found}
+                return all(e[key] in known and holds(e, known[e[key]]) for e in wanted)
+        return len(wanted) == len(found) and all(map(holds, wanted, found))
+    return bool(wanted == found)

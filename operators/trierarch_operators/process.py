@@ -1,0 +1,246 @@
+"""The operator as a process: watches, workers, the Lease and the HTTP surface side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import kopf
+import yaml
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from trierarch.adapters.http_server import HttpServer, build_http_server
+from trierarch.adapters.kubernetes import ClusterAccess, KubernetesApi, Resource
+from trierarch.controller.server import build_app
+from trierarch.controller.telemetry import ControllerMetrics
+from trierarch.core.clock import Clock, SystemClock
+from trierarch.core.errors import InvalidInput
+from trierarch.observability.logging import configure_logging
+from trierarch.settings.operator import OperatorSettings
+from trierarch_operators.events import EventRecorder
+from trierarch_operators.fleet import ClusterFleet
+from trierarch_operators.leader_election import LeaderElection
+from trierarch_operators.model_deployment.announced import AnnouncementBook
+from trierarch_operators.model_deployment.manifests import RaySettings
+from trierarch_operators.model_deployment.pod_templates import PodSettings
+from trierarch_operators.model_deployment.reconcile import Reconciler
+from trierarch_operators.model_deployment.scaling import ClusterScaler
+from trierarch_operators.object_cache import Key, Object, ObjectCache, key_of
+from trierarch_operators.resources import ACCELERATOR_CLASSES, LABELLED, MODEL_DEPLOYMENTS, PODS
+from trierarch_operators.token_reviews import TokenReviewer
+from trierarch_operators.watching import (
+    Resync,
+    build_registry,
+    build_settings,
+    owner_of,
+    wait_for_kinds,
+)
+from trierarch_operators.work_queue import WorkQueue
+
+_logger = logging.getLogger(__name__)
+
+FIELD_MANAGER = "trierarch-operator"
+
+_FORGET_INTERVAL_SECONDS = 30.0
+
+
+def run(settings: OperatorSettings, clock: Clock | None = None) -> None:
+    """Run the operator until SIGTERM or SIGINT.
+
+    Raises:
+        InvalidInput: If a file it is configured by cannot be read, or there is no cluster.
+    """
+    configure_logging(settings.log_level)
+    for name in ("httpx", "kopf"):
+        logging.getLogger(name).setLevel("WARNING")
+    asyncio.run(_serve(settings, clock or SystemClock(), ClusterAccess.find()))
+
+
+def build_ray_settings(settings: OperatorSettings) -> RaySettings:
+    """Return what is the same for all Ray clusters of this installation.
+
+    Raises:
+        InvalidInput: If the pod template cannot be read.
+    """
+    return RaySettings(
+        pods=PodSettings(
+            image=settings.engine_image,
+            download_image=settings.download_image,
+            huggingface_token_secret=settings.huggingface_token_secret,
+            service_account=settings.engine_service_account,
+            drain_seconds=settings.drain_seconds,
+            template=_read_template(settings.pod_template_file),
+        ),
+        ray_version=settings.ray_version,
+        announce_url=settings.announce_url,
+        otlp_endpoint=settings.otlp_endpoint,
+    )
+
+
+def _read_template(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise InvalidInput(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise InvalidInput(f"{path} holds no pod template")
+    return found
+
+
+class Operator:
+    """The parts of one process.
+
+    Args:
+        settings: How it behaves.
+        clock: Time.
+        api: The API server.
+    """
+
+    def __init__(self, settings: OperatorSettings, clock: Clock, api: KubernetesApi) -> None:
+        identity = settings.identity or f"{socket.gethostname()}-{os.getpid()}"
+        self.settings = settings
+        self.metrics = ControllerMetrics()
+        self.cache = ObjectCache(self._on_change)
+        self.announced = AnnouncementBook()
+        self._addresses: dict[str, Key] = {}
+        self._clock = clock
+        self.election = LeaderElection(
+            api, settings.namespace, identity, settings.lease_seconds, clock, self._on_lead
+        )
+        events = EventRecorder(api, "trierarch.dev/model-deployment", identity, clock)
+        self._scaler = ClusterScaler(
+            api,
+            self.cache,
+            events,
+            clock,
+            settings.placement_grace_seconds,
+            hears_replicas=bool(settings.announce_url),
+        )
+        self.reconciler = Reconciler(
+            api,
+            self.cache,
+            self.announced,
+            self._scaler,
+            events,
+            build_ray_settings(settings),
+            settings.drain_seconds,
+            clock,
+            lambda: self.election.leads,
+        )
+        self.queue = WorkQueue(self.reconciler.reconcile)
+        self.fleet = ClusterFleet(
+            self.cache, self.reconciler, self.announced, clock, self._on_announcement
+        )
+        self.resync = Resync(api, self.cache, settings.namespaces)
+        self._reviewer = TokenReviewer(api, settings.engine_service_account, clock)
+
+    def build_server(self) -> HttpServer:
+        """Return the HTTP surface."""
+        app = build_app(self.fleet, self.metrics, self._clock, self._reviewer.authenticate)
+
+        async def readyz(_request: Request) -> Response:
+            body = {"synced": self.fleet.is_known, "leads": self.election.leads}
+            return JSONResponse(body, status_code=200 if self.fleet.is_known else 503)
+
+        app.router.routes.append(Route("/readyz", readyz))
+        return build_http_server(app, host=self.settings.host, port=self.settings.port)
+
+    async def forget(self) -> None:
+        """Drop what replicas said that are gone, for ever."""
+        while True:
+            await asyncio.sleep(_FORGET_INTERVAL_SECONDS)
+            self.announced.forget(self._clock.monotonic_seconds())
+
+    def _on_change(self, resource: Resource, found: Object) -> None:
+        if resource == MODEL_DEPLOYMENTS:
+            key = key_of(found)
+            if self.cache.get(MODEL_DEPLOYMENTS, key) is None:
+                self.queue.forget(key)
+            else:
+                self.queue.add(key)
+            return
+        if resource == ACCELERATOR_CLASSES:
+            self._on_lead()
+            return
+        if resource not in LABELLED:
+            return
+        owner = owner_of(found)
+        if owner is None:
+            return
+        address = (found.get("status") or {}).get("podIP") if resource == PODS else None
+        if address:
+            self._addresses[address] = owner
+        self.queue.add(owner)
+
+    def _on_announcement(self, host: str) -> None:
+        owner = self._addresses.get(host)
+        if owner is not None:
+            self.queue.add(owner)
+
+    def _on_lead(self) -> None:
+        """Look at everything."""
+        self._scaler.begin()
+        for key in self.cache.keys(MODEL_DEPLOYMENTS):
+            self.queue.add(key)
+
+
+async def _serve(settings: OperatorSettings, clock: Clock, access: ClusterAccess) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        api = KubernetesApi(access, FIELD_MANAGER, clock.monotonic_seconds)
+        stack.push_async_callback(api.close)
+        operator = Operator(settings, clock, api)
+        server = operator.build_server()
+        # Probes are answered while the cluster's own parts are still being installed.
+        listening = asyncio.ensure_future(server.serve())
+        try:
+            await wait_for_kinds(api)
+            await operator.resync.once()
+            operator.fleet.is_known = True
+            watching = kopf.operator(
+                registry=build_registry(operator.cache),
+                settings=build_settings(),
+                standalone=True,
+                clusterwide=not settings.namespaces,
+                namespaces=settings.namespaces,
+            )
+            await _run_side_by_side(
+                watching,
+                operator.election.run(),
+                operator.resync.run(settings.resync_seconds),
+                operator.forget(),
+                *(operator.queue.work() for _ in range(settings.workers)),
+            )
+        finally:
+            await operator.election.release()
+            server.should_exit = True
+            await listening
+    _logger.info("operator ended")
+
+
+async def _run_side_by_side(watching: Coroutine[Any, Any, None], *others: Any) -> None:
+    """Run until kopf has ended, which a signal makes it do; a part that fails ends all.
+
+    Raises:
+        Exception: Of the part that failed.
+    """
+    tasks = [asyncio.ensure_future(work) for work in (watching, *others)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ended = [task for task in tasks if task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in ended:
+        if not task.cancelled():
+            task.result()
