@@ -1,4 +1,4 @@
-"""What gateways and people are told of all model deployments of this cluster."""
+"""All model deployments of this cluster as decisions, gateways and people see them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,47 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
+from trierarch.api.v1alpha1.accelerator_class import AcceleratorClass, AcceleratorClassSpec
+from trierarch.api.v1alpha1.model_deployment import ModelDeployment, Variant
 from trierarch.controller.replica_records import Announcement
 from trierarch.core.clock import Clock
+from trierarch.core.errors import InvalidInput
 from trierarch.core.replicas import ReplicaEndpoint, ReplicaState
-from trierarch_operators.model_deployment.announced import AnnouncementBook
-from trierarch_operators.model_deployment.groups import replica_endpoints
-from trierarch_operators.model_deployment.reconcile import Reconciler
-from trierarch_operators.object_cache import Key, Object, ObjectCache, key_of
-from trierarch_operators.resources import MODEL_DEPLOYMENTS
+from trierarch_operators.announced import AnnouncementBook
+from trierarch_operators.group_plan import (
+    GroupPlan,
+    choose_layout,
+    find_class,
+    plan_group,
+    price_key,
+)
+from trierarch_operators.groups import Group, group_pods, replica_endpoints
+from trierarch_operators.labels import DEPLOYMENT_LABEL, ROLE_LABEL, VARIANT_LABEL
+from trierarch_operators.object_cache import Key, Object, ObjectCache, key_of, version_of
+from trierarch_operators.resources import ACCELERATOR_CLASSES, MODEL_DEPLOYMENTS, PODS
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlannedVariant:
+    """A variant that this cluster can run.
+
+    Attributes:
+        price_key: The accelerator's name in price books.
+    """
+
+    variant: Variant
+    accelerator_class: AcceleratorClassSpec
+    price_key: str
+    plan: GroupPlan
 
 
 class ClusterFleet:
-    """Every replica of every model deployment, from pods and announcements.
+    """Plans of variants, and their replicas from pods and announcements.
 
     Args:
         cache: What the cluster looks like.
-        reconciler: Knows groups.
         announced: What replicas say.
         clock: Time.
         on_announcement: Called with the address of a replica whose state is a new one.
@@ -33,36 +58,91 @@ class ClusterFleet:
     def __init__(
         self,
         cache: ObjectCache,
-        reconciler: Reconciler,
         announced: AnnouncementBook,
         clock: Clock,
         on_announcement: Callable[[str], None],
     ) -> None:
         self.is_known = False
         self._cache = cache
-        self._reconciler = reconciler
         self._announced = announced
         self._clock = clock
         self._on_announcement = on_announcement
+        self._plans: dict[tuple[Key, str], tuple[object, PlannedVariant]] = {}
+
+    def plan(self, found: Object, deployment: ModelDeployment, variant: Variant) -> PlannedVariant:
+        """Return how a variant is run in this cluster.
+
+        Raises:
+            CannotRun: If it cannot be; says why.
+        """
+        metadata = found["metadata"]
+        classes = tuple(self._cache.all(ACCELERATOR_CLASSES))
+        basis = (metadata["uid"], metadata["generation"], tuple(map(version_of, classes)))
+        place = (key_of(found), variant.name)
+        known = self._plans.get(place)
+        # A layout of the planner takes milliseconds, and every look asks for it.
+        if known is not None and known[0] == basis:
+            return known[1]
+        name, accelerator_class = find_class(
+            variant, {key_of(one).name: AcceleratorClass.model_validate(one) for one in classes}
+        )
+        layout = choose_layout(deployment.spec, variant, (name, accelerator_class))
+        spec = accelerator_class.spec
+        what = f"variants[{variant.name}]"
+        plan = plan_group(layout, spec.accelerators_per_node, what=what)
+        planned = PlannedVariant(variant, spec, price_key(name, spec), plan)
+        self._plans[place] = (basis, planned)
+        return planned
+
+    def forget(self, key: Key) -> None:
+        """Drop what is remembered of a deployment that is gone."""
+        for place in [place for place in self._plans if place[0] == key]:
+            del self._plans[place]
+
+    def groups(self, key: Key, variant: str) -> list[Group]:
+        """Return the groups of one variant that have pods."""
+        known = self._plans.get((key, variant))
+        pods = [
+            pod
+            for pod in self._cache.labelled(PODS, DEPLOYMENT_LABEL, key)
+            if pod["metadata"]["labels"].get(VARIANT_LABEL) == variant
+            and pod["metadata"]["labels"].get(ROLE_LABEL) == "engine"
+        ]
+        addresses = [pod.get("status", {}).get("podIP", "") for pod in pods]
+        hosts = 1 if known is None else known[1].plan.hosts
+        return group_pods(pods, hosts, self._announced.at(filter(None, addresses)))
+
+    def replicas(self, key: Key, model: str, variant: str) -> list[ReplicaEndpoint]:
+        """Return the replicas of one variant."""
+        now_seconds = self._clock.monotonic_seconds()
+        return replica_endpoints(self.groups(key, variant), model, variant, now_seconds)
 
     def add(self, announcement: Announcement) -> None:
         """Take what a replica says of itself."""
         if self._announced.add(announcement):
             self._on_announcement(announcement.endpoint.host)
 
-    def endpoints(self, found: Object) -> list[ReplicaEndpoint]:
-        """Return the replicas of one model deployment."""
-        key, spec = key_of(found), found["spec"]
-        now_seconds = self._clock.monotonic_seconds()
+    def planned(self) -> list[tuple[Object, ModelDeployment, PlannedVariant]]:
+        """Return every variant that can be run, of every deployment that can be read."""
+        found = []
+        for one in self._cache.all(MODEL_DEPLOYMENTS):
+            try:
+                deployment = ModelDeployment.model_validate(one)
+            except ValidationError:
+                continue
+            for variant in deployment.spec.variants:
+                try:
+                    found.append((one, deployment, self.plan(one, deployment, variant)))
+                except InvalidInput:
+                    continue
+        return found
+
+    def _endpoints(self, found: Object) -> list[ReplicaEndpoint]:
+        spec = found["spec"]
         return [
             endpoint
             for variant in spec["variants"]
-            for endpoint in replica_endpoints(
-                self._reconciler.known_groups(key, variant["name"]),
-                spec["model"]["name"],
-                variant["name"],
-                now_seconds,
-            )
+            for endpoint in self.replicas(key_of(found), spec["model"]["name"], variant["name"])
         ]
 
     def replicas_document(self) -> dict[str, Any]:
@@ -72,7 +152,7 @@ class ClusterFleet:
             "replicas": [
                 {**dataclasses.asdict(endpoint), "state": endpoint.state.value}
                 for found in deployments
-                for endpoint in self.endpoints(found)
+                for endpoint in self._endpoints(found)
             ],
             "models": sorted({found["spec"]["model"]["name"] for found in deployments}),
         }
@@ -88,12 +168,11 @@ class ClusterFleet:
         }
 
     def _describe(self, found: Object) -> Mapping[str, Any]:
-        endpoints = self.endpoints(found)
+        endpoints = self._endpoints(found)
         counts = {s: sum(e.state is s for e in endpoints) for s in ReplicaState}
-        key: Key = key_of(found)
         return {
             "name": found["spec"]["model"]["name"],
-            "deployment": str(key),
+            "deployment": str(key_of(found)),
             "desired": (found.get("status") or {}).get("desiredReplicas", 0),
             "ready": counts[ReplicaState.READY],
             "starting": counts[ReplicaState.STARTING],

@@ -25,10 +25,10 @@ from trierarch.core.clock import Clock, SystemClock
 from trierarch.core.errors import InvalidInput
 from trierarch.observability.logging import configure_logging
 from trierarch.settings.operator import OperatorSettings
+from trierarch_operators.announced import AnnouncementBook
 from trierarch_operators.events import EventRecorder
 from trierarch_operators.fleet import ClusterFleet
 from trierarch_operators.leader_election import LeaderElection
-from trierarch_operators.model_deployment.announced import AnnouncementBook
 from trierarch_operators.model_deployment.manifests import RaySettings
 from trierarch_operators.model_deployment.pod_templates import PodSettings
 from trierarch_operators.model_deployment.reconcile import Reconciler
@@ -126,10 +126,11 @@ class Operator:
             settings.placement_grace_seconds,
             hears_replicas=bool(settings.announce_url),
         )
+        self.fleet = ClusterFleet(self.cache, self.announced, clock, self._on_announcement)
         self.reconciler = Reconciler(
             api,
             self.cache,
-            self.announced,
+            self.fleet,
             self._scaler,
             events,
             build_ray_settings(settings),
@@ -138,9 +139,6 @@ class Operator:
             lambda: self.election.leads,
         )
         self.queue = WorkQueue(self.reconciler.reconcile)
-        self.fleet = ClusterFleet(
-            self.cache, self.reconciler, self.announced, clock, self._on_announcement
-        )
         self.resync = Resync(api, self.cache, settings.namespaces)
         self._reviewer = TokenReviewer(api, settings.engine_service_account, clock)
 
@@ -166,6 +164,7 @@ class Operator:
             key = key_of(found)
             if self.cache.get(MODEL_DEPLOYMENTS, key) is None:
                 self.queue.forget(key)
+                self.fleet.forget(key)
             else:
                 self.queue.add(key)
             return

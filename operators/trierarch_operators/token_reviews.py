@@ -12,7 +12,7 @@ import logging
 from trierarch.adapters.kubernetes import TOKEN_REVIEWS, KubernetesApi
 from trierarch.core.clock import Clock
 from trierarch.core.errors import TrierarchError
-from trierarch_operators.model_deployment.pod_templates import TOKEN_AUDIENCE
+from trierarch_operators.labels import TOKEN_AUDIENCE
 
 _logger = logging.getLogger(__name__)
 

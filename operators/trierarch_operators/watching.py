@@ -15,7 +15,7 @@ import kopf
 
 from trierarch.adapters.kubernetes import KubernetesApi, Refused, Resource
 from trierarch.core.errors import Unavailable
-from trierarch_operators.model_deployment.manifests import DEPLOYMENT_LABEL
+from trierarch_operators.labels import DEPLOYMENT_LABEL
 from trierarch_operators.object_cache import Key, Object, ObjectCache, key_of, version_of
 from trierarch_operators.resources import LABELLED, WATCHED
 

@@ -18,7 +18,7 @@ from trierarch.core.errors import InvalidInput
 from trierarch.serving.layout import Rendezvous, build_vllm_arguments
 from trierarch.serving.names import DEPLOYMENT_NAME
 from trierarch.serving.specification import EngineSpec, Parallelism
-from trierarch_operators.model_deployment.group_plan import GroupPlan, parse_quantity
+from trierarch_operators.group_plan import GroupPlan, parse_quantity
 
 IMPORT_PATH = "trierarch.serving.application:build_application"
 

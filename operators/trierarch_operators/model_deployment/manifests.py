@@ -16,12 +16,18 @@ from typing import Any
 from trierarch.api.v1alpha1 import API_VERSION, GROUP
 from trierarch.api.v1alpha1.accelerator_class import AcceleratorClassSpec
 from trierarch.api.v1alpha1.model_deployment import ModelDeploymentSpec, Variant
+from trierarch_operators.group_plan import GroupPlan
+from trierarch_operators.labels import (
+    DEPLOYMENT_LABEL,
+    ROLE_LABEL,
+    RUNNER_ANNOTATION,
+    VARIANT_LABEL,
+)
 from trierarch_operators.model_deployment.engine import (
     build_engine_spec,
     build_serve_config,
     parse_source,
 )
-from trierarch_operators.model_deployment.group_plan import GroupPlan
 from trierarch_operators.model_deployment.pod_templates import (
     TOKEN_FOLDER,
     PodSettings,
@@ -32,11 +38,6 @@ from trierarch_operators.model_deployment.pod_templates import (
 RAY_API_VERSION = "ray.io/v1"
 WORKER_GROUP = "groups"
 """Name of the one worker group of every cluster."""
-
-DEPLOYMENT_LABEL = f"{GROUP}/model-deployment"
-VARIANT_LABEL = f"{GROUP}/variant"
-RUNNER_ANNOTATION = f"{GROUP}/runner"
-"""``simulated`` on a model deployment runs engines without weights, to rehearse."""
 
 FINGERPRINT_ANNOTATION = f"{GROUP}/fingerprint"
 """Hash of everything else in the manifest: a field that is no longer wanted shows here."""
@@ -210,7 +211,7 @@ def _build_cluster(
                 "num-gpus": "0",
             },
             "template": build_head_template(
-                {**labels, f"{GROUP}/role": "head"}, settings.pods, overrides
+                {**labels, ROLE_LABEL: "head"}, settings.pods, overrides
             ),
         },
         "workerGroupSpecs": [
@@ -222,7 +223,7 @@ def _build_cluster(
                 "numOfHosts": plan.hosts,
                 "rayStartParams": start,
                 "template": build_engine_template(
-                    {**labels, f"{GROUP}/role": "engine"},
+                    {**labels, ROLE_LABEL: "engine"},
                     variant,
                     accelerator_class,
                     plan,

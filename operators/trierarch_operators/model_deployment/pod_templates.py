@@ -12,15 +12,12 @@ from typing import Any
 from trierarch.api.v1alpha1.accelerator_class import AcceleratorClassSpec
 from trierarch.api.v1alpha1.fields import Toleration
 from trierarch.api.v1alpha1.model_deployment import Variant
+from trierarch_operators.group_plan import GroupPlan, parse_quantity
+from trierarch_operators.labels import GROUP_LABEL, TOKEN_AUDIENCE
 from trierarch_operators.model_deployment.engine import MODEL_FOLDER, ModelSource
-from trierarch_operators.model_deployment.group_plan import GroupPlan, parse_quantity
-
-GROUP_LABEL = "ray.io/worker-group-replica-name"
-"""KubeRay's label with one value per multi-host replica: all pods of one group."""
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 
-TOKEN_AUDIENCE = "trierarch.dev/announcements"  # noqa: S105  # an audience, no secret
 TOKEN_FOLDER = "/var/run/secrets/trierarch.dev"  # noqa: S105  # a folder
 TOKEN_LIFE_SECONDS = 3600
 

@@ -6,7 +6,6 @@ follows from what is seen, so a restart repeats nothing that is done.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -18,26 +17,19 @@ from pydantic import ValidationError
 
 from trierarch.adapters.kubernetes import KubernetesApi, Refused
 from trierarch.api.v1alpha1 import API_VERSION, GROUP
-from trierarch.api.v1alpha1.accelerator_class import AcceleratorClass
 from trierarch.api.v1alpha1.model_deployment import ModelDeployment, Variant
 from trierarch.core.clock import Clock
 from trierarch.core.errors import InvalidInput
 from trierarch.core.replicas import ReplicaState
+from trierarch_operators.conditions import holds
 from trierarch_operators.events import EventRecorder
-from trierarch_operators.model_deployment.announced import AnnouncementBook
+from trierarch_operators.fleet import ClusterFleet, PlannedVariant
+from trierarch_operators.group_plan import CannotRun
+from trierarch_operators.groups import Group, replica_endpoints
+from trierarch_operators.labels import DEPLOYMENT_LABEL, VARIANT_LABEL
 from trierarch_operators.model_deployment.engine import ask_for_replicas
-from trierarch_operators.model_deployment.group_plan import (
-    CannotRun,
-    GroupPlan,
-    choose_layout,
-    find_class,
-    plan_group,
-)
-from trierarch_operators.model_deployment.groups import Group, group_pods, replica_endpoints
 from trierarch_operators.model_deployment.manifests import (
-    DEPLOYMENT_LABEL,
     SERVE_REPLICAS_ANNOTATION,
-    VARIANT_LABEL,
     Counts,
     Owner,
     RaySettings,
@@ -49,13 +41,10 @@ from trierarch_operators.model_deployment.status import (
     VariantState,
     build_status,
     find_conditions,
-    holds,
 )
 from trierarch_operators.object_cache import Key, Object, ObjectCache, controller_of, key_of
 from trierarch_operators.resources import (
-    ACCELERATOR_CLASSES,
     MODEL_DEPLOYMENTS,
-    PODS,
     RAY_CLUSTERS,
     RAY_SERVICES,
 )
@@ -69,22 +58,13 @@ _LOOK_AGAIN_SECONDS = 5.0
 """While groups come or go: what replicas say changes without an event of the API server."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Planned:
-    """A variant that can be run."""
-
-    variant: Variant
-    accelerator_class: AcceleratorClass
-    plan: GroupPlan
-
-
 class Reconciler:
     """Looks after model deployments.
 
     Args:
         api: For writes.
         cache: For reads.
-        announced: What replicas say.
+        fleet: Knows plans and groups.
         scaler: Adds and removes groups of a Ray cluster.
         events: Tells people.
         settings: What is the same for all clusters.
@@ -97,7 +77,7 @@ class Reconciler:
         self,
         api: KubernetesApi,
         cache: ObjectCache,
-        announced: AnnouncementBook,
+        fleet: ClusterFleet,
         scaler: ClusterScaler,
         events: EventRecorder,
         settings: RaySettings,
@@ -107,14 +87,13 @@ class Reconciler:
     ) -> None:
         self._api = api
         self._cache = cache
-        self._announced = announced
+        self._fleet = fleet
         self._scaler = scaler
         self._events = events
         self._settings = settings
         self._drain_seconds = drain_seconds
         self._clock = clock
         self._leads = leads
-        self._hosts: dict[tuple[Key, str], int] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """Look at one model deployment; return when to look again.
@@ -161,7 +140,7 @@ class Reconciler:
         key = key_of(found)
         desired = desired_groups(deployment, variant)
         try:
-            planned = self._plan(deployment, variant)
+            planned = self._fleet.plan(found, deployment, variant)
         except InvalidInput as error:
             return VariantState(
                 name=variant.name,
@@ -169,8 +148,7 @@ class Reconciler:
                 problem=str(error),
                 problem_reason=_problem_reason(error),
             )
-        self._hosts[key, variant.name] = planned.plan.hosts
-        groups = self.known_groups(key, variant.name)
+        groups = self._fleet.groups(key, variant.name)
         name = ray_service_name(key.name, variant.name)
         problem = ("", "")
         waiting = ""
@@ -202,35 +180,11 @@ class Reconciler:
             **counts,
         )
 
-    def _plan(self, deployment: ModelDeployment, variant: Variant) -> _Planned:
-        classes = {
-            key_of(one).name: AcceleratorClass.model_validate(one)
-            for one in self._cache.all(ACCELERATOR_CLASSES)
-        }
-        accelerator_class = find_class(variant, classes)
-        layout = choose_layout(deployment.spec, variant, accelerator_class)
-        spec = accelerator_class[1].spec
-        what = f"variants[{variant.name}]"
-        plan = plan_group(layout, spec.accelerators_per_node, what=what)
-        return _Planned(variant, accelerator_class[1], plan)
-
-    def known_groups(self, key: Key, variant: str) -> list[Group]:
-        """Return the groups of one variant that have pods."""
-        hosts = self._hosts.get((key, variant), 1)
-        pods = [
-            pod
-            for pod in self._cache.labelled(PODS, DEPLOYMENT_LABEL, key)
-            if pod["metadata"]["labels"].get(VARIANT_LABEL) == variant
-            and pod["metadata"]["labels"].get(f"{GROUP}/role") == "engine"
-        ]
-        addresses = [pod.get("status", {}).get("podIP", "") for pod in pods]
-        return group_pods(pods, hosts, self._announced.at(filter(None, addresses)))
-
     async def _apply_service(
         self,
         found: Object,
         deployment: ModelDeployment,
-        planned: _Planned,
+        planned: PlannedVariant,
         desired: int,
         groups: Sequence[Group],
     ) -> None:
@@ -256,7 +210,7 @@ class Reconciler:
             owner,
             deployment.spec,
             planned.variant,
-            planned.accelerator_class.spec,
+            planned.accelerator_class,
             planned.plan,
             Counts(desired, _serve_replicas(live, desired, groups)),
             self._settings,
@@ -328,7 +282,7 @@ class Reconciler:
         states = []
         working = 0
         for variant in deployment.spec.variants:
-            groups = self.known_groups(key_of(found), variant.name)
+            groups = self._fleet.groups(key_of(found), variant.name)
             serving = [group for group in groups if group.replica is not None]
             working += len(serving)
             states.append(VariantState(name=variant.name, draining=len(serving)))
@@ -415,7 +369,7 @@ class Reconciler:
 
 def desired_groups(deployment: ModelDeployment, variant: Variant) -> int:
     """Return how many groups a variant should have: the last decision inside the bounds."""
-    if deployment.spec.suspend:
+    if deployment.spec.suspend or deployment.spec.replicas == 0:
         return 0
     entries = deployment.status.variants or ()
     decided = next((e.desired_replicas for e in entries if e.name == variant.name), None)

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from trierarch.adapters.kubernetes import KubernetesApi
 from trierarch.core.clock import Clock
 from trierarch_operators.events import EventRecorder
+from trierarch_operators.groups import Group, choose_victims, stuck_groups
+from trierarch_operators.labels import DEPLOYMENT_LABEL
 from trierarch_operators.model_deployment.backoff import PlacementBackoff
-from trierarch_operators.model_deployment.groups import Group, choose_victims, stuck_groups
-from trierarch_operators.model_deployment.manifests import DEPLOYMENT_LABEL, WORKER_GROUP
+from trierarch_operators.model_deployment.manifests import WORKER_GROUP
 from trierarch_operators.object_cache import Key, Object, ObjectCache, key_of
 from trierarch_operators.resources import RAY_CLUSTERS
 

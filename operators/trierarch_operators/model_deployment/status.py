@@ -10,19 +10,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trierarch.api.v1alpha1 import GROUP
-from trierarch.core.clock import utc_datetime
-from trierarch_operators.model_deployment.manifests import DEPLOYMENT_LABEL
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Finding:
-    """A condition without its times."""
-
-    type: str
-    status: str
-    reason: str
-    message: str
+from trierarch_operators.conditions import Finding, build_conditions
+from trierarch_operators.labels import DEPLOYMENT_LABEL, ROLE_LABEL
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,11 +40,6 @@ class VariantState:
     problem: str = ""
     problem_reason: str = ""
     waiting: str = ""
-
-
-def timestamp(unix_seconds: float) -> str:
-    """Return a time as Kubernetes writes it."""
-    return utc_datetime(unix_seconds).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def find_conditions(
@@ -111,30 +95,6 @@ def _progressing(
     return finding("False", "Settled", "everything is as it was decided")
 
 
-def build_conditions(
-    findings: Sequence[Finding],
-    existing: Sequence[Mapping[str, Any]],
-    generation: int,
-    now_unix_seconds: float,
-) -> list[dict[str, Any]]:
-    """Return conditions with their times: a transition is a change of the status only."""
-    before = {condition["type"]: condition for condition in existing}
-    built = []
-    for finding in findings:
-        known = before.get(finding.type)
-        is_same = known is not None and known["status"] == finding.status
-        built.append(
-            {
-                **dataclasses.asdict(finding),
-                "observedGeneration": generation,
-                "lastTransitionTime": known["lastTransitionTime"]
-                if is_same and known is not None
-                else timestamp(now_unix_seconds),
-            }
-        )
-    return built
-
-
 def build_status(
     name: str,
     generation: int,
@@ -149,7 +109,7 @@ def build_status(
         "replicas": sum(v.ready + v.starting for v in variants),
         "readyReplicas": sum(v.ready for v in variants),
         "desiredReplicas": sum(v.desired for v in variants),
-        "selector": f"{DEPLOYMENT_LABEL}={name},{GROUP}/role=engine",
+        "selector": f"{DEPLOYMENT_LABEL}={name},{ROLE_LABEL}=engine",
         "variants": [
             {
                 "name": v.name,
@@ -164,25 +124,3 @@ def build_status(
             findings, existing.get("conditions", ()), generation, now_unix_seconds
         ),
     }
-
-
-def holds(wanted: Any, found: Any, *, keys: Sequence[str] = ("name", "type")) -> bool:
-    """Return whether everything that is wanted is there; more may be there.
-
-    Entries of lists are compared by their ``name`` or ``type`` where all have one, else by
-    position and number.
-    """
-    if isinstance(wanted, Mapping):
-        if not isinstance(found, Mapping):
-            return False
-        return all(name in found and holds(value, found[name]) for name, value in wanted.items())
-    if isinstance(wanted, list):
-        if not isinstance(found, list):
-            return False
-        for key in keys:
-            entries = [*wanted, *found]
-            if wanted and all(isinstance(e, Mapping) and key in e for e in entries):
-                known = {entry[key]: entry for entry in found}
-                return all(e[key] in known and holds(e, known[e[key]]) for e in wanted)
-        return len(wanted) == len(found) and all(map(holds, wanted, found))
-    return bool(wanted == found)

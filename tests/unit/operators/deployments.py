@@ -12,7 +12,7 @@ import yaml
 
 from trierarch.api.v1alpha1.accelerator_class import AcceleratorClass
 from trierarch.api.v1alpha1.model_deployment import ModelDeployment
-from trierarch_operators.model_deployment.group_plan import choose_layout, find_class, plan_group
+from trierarch_operators.group_plan import choose_layout, find_class, plan_group
 from trierarch_operators.model_deployment.manifests import (
     Counts,
     Owner,

@@ -9,15 +9,15 @@ import pytest
 from trierarch.controller.replica_records import Announcement
 from trierarch.core.identifiers import ModelName, ReplicaId, VariantName
 from trierarch.core.replicas import ReplicaEndpoint, ReplicaState
-from trierarch_operators.model_deployment.backoff import PlacementBackoff
-from trierarch_operators.model_deployment.groups import (
+from trierarch_operators.groups import (
     Group,
     choose_victims,
     group_pods,
     replica_endpoints,
     stuck_groups,
 )
-from trierarch_operators.model_deployment.pod_templates import GROUP_LABEL
+from trierarch_operators.labels import GROUP_LABEL
+from trierarch_operators.model_deployment.backoff import PlacementBackoff
 
 NOW = 1_000_000.0
 

@@ -12,14 +12,14 @@ from trierarch.api.v1alpha1.model_deployment import ModelDeployment
 from trierarch.core.errors import InvalidInput
 from trierarch.hardware.layouts import Layout
 from trierarch.serving.specification import EngineSpec
-from trierarch_operators.model_deployment.engine import parse_source
-from trierarch_operators.model_deployment.group_plan import (
+from trierarch_operators.group_plan import (
     GroupPlan,
     choose_layout,
     find_class,
     parse_quantity,
     plan_group,
 )
+from trierarch_operators.model_deployment.engine import parse_source
 from trierarch_operators.model_deployment.manifests import Counts, fingerprint, ray_service_name
 from trierarch_operators.model_deployment.pod_templates import merge
 

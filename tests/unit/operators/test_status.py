@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 
+from trierarch_operators.conditions import Finding, build_conditions, holds
 from trierarch_operators.model_deployment.status import (
-    Finding,
     VariantState,
-    build_conditions,
     build_status,
     find_conditions,
-    holds,
 )
 
 NOW = 1_000_000.0

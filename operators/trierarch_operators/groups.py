@@ -14,7 +14,7 @@ from typing import Any
 from trierarch.controller.replica_records import SILENCE_SECONDS, Announcement
 from trierarch.core.identifiers import ModelName, ReplicaId, VariantName
 from trierarch.core.replicas import ReplicaEndpoint, ReplicaState
-from trierarch_operators.model_deployment.pod_templates import GROUP_LABEL
+from trierarch_operators.labels import CLUSTER_LABEL, GROUP_LABEL
 
 Pod = Mapping[str, Any]
 
@@ -86,7 +86,7 @@ def group_pods(pods: Iterable[Pod], hosts: int, announced: Iterable[Announcement
     for name, members in found.items():
         addresses = [pod.get("status", {}).get("podIP", "") for pod in members]
         replica = next((by_address[a] for a in addresses if a in by_address), None)
-        cluster = str(members[0]["metadata"].get("labels", {}).get("ray.io/cluster", ""))
+        cluster = str(members[0]["metadata"].get("labels", {}).get(CLUSTER_LABEL, ""))
         groups.append(Group(name, cluster, tuple(members), hosts, replica))
     return sorted(groups, key=lambda group: (group.started_unix_seconds, group.name))
 
