@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## Make or renew the virtual environment in .venv
@@ -25,6 +25,23 @@ run: setup ## Serve a mixture-of-experts model on this machine until Ctrl-C (opt
 .PHONY: test
 test: setup ## Run every check and every test that two cores can run (pytest options in ARGS)
 	@exec $(BIN)/python deploy/local/checks.py $(ARGS)
+
+##@ Kubernetes
+
+.PHONY: kind
+kind: setup ## Bring up a kind cluster of three nodes with KubeRay, also without a registry
+	@PYTHONPATH=deploy/local exec $(BIN)/python -m tests.cluster.node up $(ARGS)
+
+.PHONY: cluster
+cluster: kind ## The same as kind
+
+.PHONY: cluster-status
+cluster-status: setup ## Say how the kind cluster is; fails if it is not up
+	@PYTHONPATH=deploy/local exec $(BIN)/python -m tests.cluster.node status $(ARGS)
+
+.PHONY: cluster-down
+cluster-down: setup ## Delete the kind cluster and everything that belongs to it
+	@PYTHONPATH=deploy/local exec $(BIN)/python -m tests.cluster.node down $(ARGS)
 
 ##@ Single checks
 

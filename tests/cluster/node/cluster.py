@@ -1,0 +1,274 @@
+"""Bring the cluster up, say how it is, take it down: the same cluster in every situation."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tests.cluster.go_command import module_folder
+from tests.cluster.node import engine as engines
+from tests.cluster.node.environment import Mount, make_environment, make_models
+from tests.cluster.node.images import BASE_PACKAGES, Archives, make_archives
+from tests.cluster.node.node_image import PACKAGES, TAG, make_node_image
+from tests.cluster.node.our_images import build_with_own_engine
+from tests.cluster.node.packages import make_engine_root, make_system
+from tests.cluster.node.place import CHECKOUT, Place, locked
+from tests.cluster.node.situation import Situation, find_situation
+from tests.cluster.node.work import ClusterFailure, Work
+from tests.cluster.tool_modules import MODULES, binaries_folder, binary_path
+
+CONFIGURATION = CHECKOUT / "deploy" / "kind" / "cluster.yaml"
+
+API_PORT = 6443
+"""Free for sure: the engine has a network of its own."""
+
+READY_SECONDS = 180.0
+"""Three nodes on two busy cores took a third of it."""
+
+TOOLS = ("kubernetes", "etcd", "kind", "kuberay", "coredns", "helm")
+"""What is built before anything starts."""
+
+MODELS = ("tiny-qwen3-moe", "tiny-deepseek-v3", "pocket")
+
+
+def bring_up(work: Work, *, ends_with_this_process: bool = False) -> dict[str, str]:
+    """Bring the cluster up unless it is; return the environment that reaches it.
+
+    Args:
+        work: Progress and log.
+        ends_with_this_process: Whether a kill of this process ends the cluster too.
+
+    Raises:
+        ClusterFailure: If it cannot be made here; the message says what is missing.
+    """
+    place = work.place
+    place.state.parent.mkdir(parents=True, exist_ok=True)
+    with locked(place.state.parent / f".{place.name}.lock"):
+        situation = find_situation()
+        if situation.kind == "api-tier-only":
+            raise ClusterFailure(situation.sentence)
+        work.say(situation.sentence)
+        if is_ready(place):
+            work.say(f"the cluster {place.name} is up already")
+            return environment_of(place)
+        if situation.kind != "own-engine":
+            return _bring_up_with_registry(work, situation)
+        engines.stop_engine(place)
+        place.state.mkdir(parents=True)
+        return _bring_up_with_own_engine(work, ends_with_this_process)
+
+
+def _bring_up_with_own_engine(work: Work, ends_with_this_process: bool) -> dict[str, str]:
+    place = work.place
+    _build_tools(work)
+    root = make_engine_root(work)
+    node_image = make_node_image(work, make_system(work, root, "node", PACKAGES))
+    base_system = make_system(work, root, "base", BASE_PACKAGES)
+    archives = make_archives(work, base_system, find_kuberay_image())
+    mounts = make_models(work, MODELS) + make_environment(work)
+    engine = engines.start_engine(work, root, ends_with_this_process=ends_with_this_process)
+    with work.step("Loading the node image") as step:
+        work.run(step, ["docker", "load", "--input", node_image], engine.environment)
+    configuration = configure(
+        yaml.safe_load(CONFIGURATION.read_text()),
+        api_address=str(engine.network.engine),
+        mounts=[_images_mount(archives), *mounts],
+        own_disks=True,
+    )
+    _create(work, configuration, engine.environment, ["--image", TAG])
+    ours = build_with_own_engine(work, engine.environment, archives.base)
+    with work.step("Loading our images onto the nodes") as step:
+        load = [str(binary_path("kind")), "load", "image-archive", str(ours)]
+        work.run(step, [*load, "--name", place.name], engine.environment)
+    _install_kuberay(work)
+    _put_tools(place)
+    return environment_of(place)
+
+
+def _bring_up_with_registry(work: Work, situation: Situation) -> dict[str, str]:
+    place = work.place
+    place.state.mkdir(parents=True, exist_ok=True)
+    _build_tools(work)
+    _put_tools(place)
+    environment = {"KIND_EXPERIMENTAL_PROVIDER": situation.kind}
+    kind = str(binary_path("kind"))
+    with work.step("Deleting what is left of an earlier cluster") as step:
+        work.run(step, [kind, "delete", "cluster", "--name", place.name], environment)
+    mounts = make_models(work, MODELS)
+    if sys.platform == "linux":
+        mounts += make_environment(work)
+    configuration = configure(yaml.safe_load(CONFIGURATION.read_text()), mounts=mounts)
+    _create(work, configuration, environment, [])
+    _install_kuberay(work)
+    (place.state / "situation").write_text(situation.kind)
+    return environment_of(place)
+
+
+def configure(
+    document: dict[str, Any],
+    *,
+    mounts: list[Mount],
+    api_address: str | None = None,
+    own_disks: bool = False,
+) -> dict[str, Any]:
+    """Return the shared configuration with this machine's addresses and folders.
+
+    Args:
+        document: ``deploy/kind/cluster.yaml``.
+        mounts: Folders that every node sees.
+        api_address: Where the API server answers; None leaves it to kind.
+        own_disks: Whether the engine has a small disk for each node.
+    """
+    networking = dict(document["networking"])
+    if api_address is not None:
+        networking |= {"apiServerAddress": api_address, "apiServerPort": API_PORT}
+    nodes = [{**node, "extraMounts": list(mounts)} for node in document["nodes"]]
+    for number, node in enumerate(nodes if own_disks else ()):
+        disk = {"hostPath": f"/run/disks/{number}", "containerPath": "/var/lib/kubelet"}
+        node["extraMounts"].append(disk)
+    return {**document, "networking": networking, "nodes": nodes}
+
+
+def take_down(work: Work) -> None:
+    """Delete the cluster and everything of it; caches stay."""
+    place = work.place
+    with locked(place.state.parent / f".{place.name}.lock"), work.step("Deleting the cluster"):
+        note = place.state / "situation"
+        if note.exists():
+            command = [str(binary_path("kind")), "delete", "cluster", "--name", place.name]
+            environment = {**os.environ, "KIND_EXPERIMENTAL_PROVIDER": note.read_text()}
+            subprocess.run(command, env=environment, check=True, capture_output=True)
+        engines.stop_engine(place)
+
+
+def is_ready(place: Place) -> bool:
+    """Whether the cluster's API answers and all its nodes are ready."""
+    try:
+        nodes = list_nodes(place)
+    except ClusterFailure:
+        return False
+    expected = len(yaml.safe_load(CONFIGURATION.read_text())["nodes"])
+    return len(nodes) == expected and all(nodes.values())
+
+
+def list_nodes(place: Place) -> Mapping[str, bool]:
+    """Return the cluster's nodes and whether each is ready.
+
+    Raises:
+        ClusterFailure: If there is no cluster or its API does not answer.
+    """
+    answer = json.loads(kubectl(place, "get", "nodes", "--output", "json"))
+    return {
+        node["metadata"]["name"]: any(
+            condition["type"] == "Ready" and condition["status"] == "True"
+            for condition in node["status"].get("conditions", ())
+        )
+        for node in answer["items"]
+    }
+
+
+def find_kubectl() -> str:
+    """Return the kubectl that is built here."""
+    return str(binary_path("kubectl"))
+
+
+def kubectl(place: Place, *arguments: str, stdin: str | None = None) -> str:
+    """Run kubectl as the cluster's administrator and return what it printed.
+
+    Raises:
+        ClusterFailure: If it fails.
+    """
+    if not place.kubeconfig.exists():
+        raise ClusterFailure("there is no cluster: run `make kind`")
+    done = subprocess.run(
+        [find_kubectl(), "--request-timeout=20s", *arguments],
+        env={**os.environ, "KUBECONFIG": str(place.kubeconfig)},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ClusterFailure(f"kubectl {' '.join(arguments[:3])} failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+def environment_of(place: Place) -> dict[str, str]:
+    """Return what a user exports to reach the cluster."""
+    return {"KUBECONFIG": str(place.kubeconfig), "PATH": f"{place.programs}:$PATH"}
+
+
+def find_kuberay_image() -> str:
+    """Return the name and tag of the operator's image in KubeRay's own manifests."""
+    document = yaml.safe_load((_kuberay_manifests() / "kustomization.yaml").read_text())
+    [image] = document["images"]
+    return f"{image['newName']}:{image['newTag']}"
+
+
+def _kuberay_manifests() -> Path:
+    return module_folder("kuberay") / "config" / "default"
+
+
+def _build_tools(work: Work) -> None:
+    missing = [name for name in TOOLS if not binaries_folder(MODULES[name]).exists()]
+    if missing:
+        with work.step("Building the cluster's programs (once, several minutes)") as step:
+            paths = f"{CHECKOUT}:{CHECKOUT / 'deploy' / 'local'}"
+            for name in missing:
+                command = [sys.executable, "-m", "tests.cluster.build", name]
+                work.run(step, command, {"PYTHONPATH": paths})
+
+
+def _images_mount(archives: Archives) -> Mount:
+    folder = os.fspath(archives.folder)
+    return {"hostPath": folder, "containerPath": "/kind/images", "readOnly": True}
+
+
+def _create(
+    work: Work, configuration: Mapping[str, Any], environment: Mapping[str, str], extra: list[str]
+) -> None:
+    place = work.place
+    path = place.state / "cluster.yaml"
+    path.write_text(yaml.safe_dump(configuration))
+    with work.step("Creating the cluster with kind") as step:
+        command = [str(binary_path("kind")), "create", "cluster", "--name", place.name]
+        command += ["--config", str(path), "--kubeconfig", str(place.kubeconfig), *extra]
+        work.run(step, command, environment)
+    with work.step("Waiting for the nodes") as step:
+        deadline_seconds = time.monotonic() + READY_SECONDS
+        while not is_ready(place):
+            if time.monotonic() > deadline_seconds:
+                nodes = kubectl(place, "get", "nodes", "--output", "wide")
+                raise ClusterFailure(
+                    f"not every node is ready after {READY_SECONDS:.0f} s\n{nodes}"
+                )
+            step.tick()
+            time.sleep(0.5)
+
+
+def _install_kuberay(work: Work) -> None:
+    with work.step("Installing KubeRay") as step:
+        command = ["kubectl", "apply", "--server-side", "--kustomize", str(_kuberay_manifests())]
+        environment = {
+            "KUBECONFIG": str(work.place.kubeconfig),
+            "PATH": f"{binary_path('kubectl').parent}:{os.environ['PATH']}",
+        }
+        work.run(step, command, environment)
+        wait = ["kubectl", "rollout", "status", "deployment/kuberay-operator", "--timeout=180s"]
+        work.run(step, wait, environment)
+
+
+def _put_tools(place: Place) -> None:
+    """Fill the folder that goes on the user's PATH."""
+    place.programs.mkdir(parents=True, exist_ok=True)
+    for name in ("kubectl", "helm", "kind"):
+        link = place.programs / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(binary_path(name))

@@ -1,0 +1,109 @@
+"""The images that every cluster runs, made here: one static program each, on nothing or on Debian.
+
+They bear the names that kubeadm and KubeRay's manifests ask for, so both stay as published.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.cluster.go_command import find_go, go_environment
+from tests.cluster.node.archives import Image, Layer, pack_files, pack_folder, write_archive
+from tests.cluster.node.place import digest_of
+from tests.cluster.node.work import Work
+from tests.cluster.tool_modules import MODULES, binary_path
+
+KUBERNETES_VERSION = MODULES["kubernetes"].version
+
+BASE_PACKAGES = (
+    "python3", "python3-venv", "wget", "ca-certificates", "iproute2", "procps", "iptables",
+    "nftables", "conntrack", "kmod", "libsqlite3-0", "libffi8", "libssl3", "libreadline8",
+    "liblzma5", "libbz2-1.0", "libgomp1", "libnuma1",
+)  # fmt: skip
+"""Of the one Debian under all images with a shell: kube-proxy's tools, what a Python built on the
+host is linked to, and what KubeRay's probes call."""
+
+BASE_TAG = "python:3.11-slim-bookworm"
+"""The public image that the base stands in for, by the name that ``deploy/images`` calls it."""
+
+_PAUSE = Path(__file__).parent / "pause" / "main.go"
+
+
+@dataclasses.dataclass(frozen=True)
+class Archives:
+    """Where nodes find their images.
+
+    Attributes:
+        folder: Mounted into every node; has a folder for every node and one for the control plane.
+        base: Archive of the base image alone, for the engine that builds on it.
+    """
+
+    folder: Path
+    base: Path
+
+
+def find_image_names() -> dict[str, str]:
+    """Return the names and tags kubeadm asks for, by their last word without the tag."""
+    command = [str(binary_path("kubeadm")), "config", "images", "list"]
+    command += ["--kubernetes-version", KUBERNETES_VERSION]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    lines = [line.strip() for line in listing.splitlines() if ":" in line]
+    return {line.rpartition("/")[2].partition(":")[0]: line for line in lines}
+
+
+def make_archives(work: Work, system: Path, kuberay_image: str) -> Archives:
+    """Make the archives of all images that a cluster starts with.
+
+    Args:
+        work: Progress and log.
+        system: A Debian with ``BASE_PACKAGES``.
+        kuberay_image: Name and tag in KubeRay's manifests.
+    """
+    programs = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"]
+    programs += ["etcd", "coredns", "kuberay-operator"]
+    paths = [str(binary_path(name)) for name in programs]
+    target = work.place.cache / f"images-{digest_of(paths, system.name, _PAUSE, Path(__file__))}"
+    with work.making(target) as made:
+        if made is not None:
+            with work.step("Making the images of the control plane, kube-proxy and KubeRay"):
+                made.mkdir()
+                _make(made, system, kuberay_image)
+    return Archives(target / "nodes", target / "base.tar")
+
+
+def _make(folder: Path, system: Path, kuberay_image: str) -> None:
+    names = find_image_names()
+    base = pack_folder(system, folder / "base-layer.tar")
+    path = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+
+    def program(name: str, tag: str, on: Sequence[Layer], folder_in_image: str = "") -> Image:
+        location = f"{folder_in_image}{name}"
+        layer = pack_files({location: binary_path(name)}, folder / f"{name}.layer")
+        entry = {"Entrypoint": [f"/{location}"], "Env": path}
+        return Image(tag, [*on, layer], entry)
+
+    pause = folder / "pause"
+    build = [find_go(), "build", "-ldflags", "-s -w", "-o", str(pause), str(_PAUSE)]
+    subprocess.run(build, check=True, env=go_environment(), cwd=_PAUSE.parent)
+    pause_layer = pack_files({"pause": pause}, folder / "pause.layer")
+    kuberay = pack_files({"manager": binary_path("kuberay-operator")}, folder / "kuberay.layer")
+    every_node = [
+        Image(names["pause"], [pause_layer], {"Entrypoint": ["/pause"]}),
+        Image(BASE_TAG, [base], {"Cmd": ["python3"], "Env": path}),
+        program("kube-proxy", names["kube-proxy"], [base], "usr/local/bin/"),
+        program("coredns", names["coredns"], []),
+        Image(kuberay_image, [kuberay], {"Entrypoint": ["/manager"], "User": "65532:65532"}),
+    ]
+    control_plane = [
+        program(name, names[name], [], "usr/local/bin/")
+        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
+    ]
+    for role, images in (("every-node", every_node), ("control-plane", control_plane)):
+        (folder / "nodes" / role).mkdir(parents=True)
+        write_archive(images, folder / "nodes" / role / "images.tar")
+    write_archive([every_node[1]], folder / "base.tar")
+    for scratch in [*folder.glob("*.layer"), folder / "base-layer.tar", pause]:
+        scratch.unlink()

@@ -1,0 +1,95 @@
+"""Where one checkout's kind cluster keeps what it needs, and what it is called.
+
+What can be made again is shared by all checkouts under the user's cache folder, under names that
+contain the hash of what it was made from. What belongs to one running cluster lies in a folder of
+its own, which ``make cluster-down`` deletes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Names and folders of one cluster.
+
+    Attributes:
+        name: Of the cluster; also names its control group and its interface.
+        cache: Shared by all clusters of this user; safe to delete when none is being made.
+        state: This cluster's own; gone when the cluster is.
+    """
+
+    name: str
+    cache: Path
+    state: Path
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Credentials of the cluster's administrator."""
+        return self.state / "kubeconfig"
+
+    @property
+    def programs(self) -> Path:
+        """Folder with kubectl, helm, kind and docker, for the user's PATH."""
+        return self.state / "bin"
+
+    @property
+    def log(self) -> Path:
+        """What the set-up's commands printed."""
+        return self.state / "setup.log"
+
+
+def find_place(purpose: str = "", checkout: Path = CHECKOUT) -> Place:
+    """Return the place of a checkout's cluster.
+
+    Args:
+        purpose: Tells further clusters of one checkout apart; empty for the user's own.
+        checkout: Root of the repository.
+    """
+    digest = hashlib.sha256(f"{checkout}\n{purpose}".encode()).hexdigest()[:6]
+    name = f"trierarch-{digest}"
+    return Place(
+        name=name,
+        cache=Path(platformdirs.user_cache_dir("trierarch")) / "kind",
+        state=Path(platformdirs.user_data_dir("trierarch")) / "kind" / name,
+    )
+
+
+def digest_of(*parts: object) -> str:
+    """Return a short hash of values and of the content of files."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            digest.update(part.read_bytes())
+        else:
+            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock that ends with this process, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON file so that it is there whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(document, indent=1))
+    partial.replace(path)
