@@ -46,8 +46,8 @@ cluster-down: setup ## Delete the kind cluster and everything that belongs to it
 ##@ Single checks
 
 .PHONY: unit
-unit: setup ## Run the tests that need no engine (pytest options in ARGS)
-	@exec $(BIN)/pytest -m "not engine" $(ARGS)
+unit: setup ## Run the tests that need no engine and no cluster (pytest options in ARGS)
+	@exec $(BIN)/pytest -m "not engine and not cluster" $(ARGS)
 
 .PHONY: lint
 lint: setup ## Look for mistakes with ruff

@@ -16,6 +16,8 @@ TESTS = Path(__file__).parent
 
 PURE_FOLDERS = ("unit", "property")
 
+pytest_plugins = ["tests.cluster.fixtures"]
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

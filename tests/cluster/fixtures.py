@@ -1,0 +1,82 @@
+"""The fixtures of the API tier, for every test that needs an API server.
+
+A test that uses them is marked ``cluster``: its tools may have to be built first, outside the
+time that a test may take. The server starts when the first such test asks, and serves them all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+from kubernetes import client
+from tests.cluster.accelerator_nodes import AcceleratorNodes, simulated_kubelets
+from tests.cluster.api_server import ApiServer
+from tests.cluster.api_tier import running_api_tier
+from tests.cluster.build import BuildError, build
+from tests.cluster.run_folder import RunProcess
+
+EXISTING_CLUSTER_VARIABLE = "KUBECONFIG_FOR_TESTS"
+"""Path of an administrator's kubeconfig: the tests run on that cluster instead."""
+
+TOOLS = ("kubernetes", "etcd", "kwok")
+"""What every test of the API tier needs."""
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Build a test's tools before its time begins to run."""
+    mark = item.get_closest_marker("cluster")
+    if mark is not None:
+        with contextlib.suppress(BuildError):  # The fixture that needs it says so again.
+            for name in (*TOOLS, *mark.args):
+                build(name)
+    return (yield)
+
+
+@pytest.fixture(scope="session")
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """Yield the API server that all tests share; each works in a namespace of its own."""
+    scratch = tmp_path_factory.mktemp("kubeconfigs")
+    if existing := os.environ.get(EXISTING_CLUSTER_VARIABLE):
+        yield ApiServer(Path(existing).resolve(strict=True), scratch)
+        return
+    with running_api_tier() as tier:
+        yield ApiServer(tier.admin_kubeconfig, scratch, tier)
+
+
+@pytest.fixture
+def namespace(api_server: ApiServer) -> Iterator[str]:
+    """Yield a namespace that only this test uses; it is deleted afterwards."""
+    with api_server.new_namespace() as name:
+        yield name
+
+
+@pytest.fixture
+def api_client(api_server: ApiServer) -> Iterator[client.ApiClient]:
+    """Yield an administrator's client for the classes of the ``kubernetes`` package."""
+    with api_server.connect() as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def kubelets(api_server: ApiServer) -> Iterator[RunProcess]:
+    """Run the simulated kubelets; use `gpu_nodes`, which gives them nodes."""
+    with simulated_kubelets(api_server) as process:
+        yield process
+
+
+@pytest.fixture
+def gpu_nodes(api_client: client.ApiClient, kubelets: RunProcess) -> Iterator[AcceleratorNodes]:
+    """Yield what adds simulated nodes; they are deleted after the test.
+
+    ``gpu_nodes(count=4, accelerator="H200", per_node=8, capacity_type="Spot", zone="zone-b")``
+    """
+    nodes = AcceleratorNodes(client.CoreV1Api(api_client), kubelets)
+    try:
+        yield nodes
+    finally:
+        nodes.remove_all()
