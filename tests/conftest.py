@@ -2,33 +2,70 @@
 
 Folders decide. Tests in ``unit`` and ``property`` are pure: they may not open a
 network socket at all. All others may reach this machine and nothing else (set
-in pyproject.toml). Tests marked ``engine`` start vLLM, Ray or the whole stack;
-they run last and in one process, so that they can share what is slow to start.
+in pyproject.toml). Tests of the folders in ``SHARING_FOLDERS`` start vLLM, Ray,
+the whole stack or a cluster. One process runs all of them, so that they can
+share what is slow to start; with ``-n 2``, as in ``make test``, another one
+runs everything else meanwhile.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 TESTS = Path(__file__).parent
 
 PURE_FOLDERS = ("unit", "property")
+SHARING_FOLDERS = (
+    "chart",
+    "cluster",
+    "e2e",
+    "integration/operators",
+    "integration/serving",
+    "integration/stack",
+)
 
 pytest_plugins = ["tests.cluster.fixtures"]
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Take sockets away from pure tests and put the engine tests last.
+def find_folder(path: str) -> str | None:
+    """Return which of the folders with a slow start a test file below ``tests`` is in."""
+    return next((folder for folder in SHARING_FOLDERS if path.startswith(f"{folder}/")), None)
 
-    Runs after the plugin that shuffles; within each part its order stays.
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take sockets away from pure tests and put those that share a slow start together.
+
+    Runs after the plugin that shuffles; within each part its order stays. One process alone runs
+    the quick tests first, which tells of mistakes early. Several begin with the slow ones, so
+    that the others fill the time.
     """
+    is_one_of_several = hasattr(config, "workerinput")
+    places: dict[pytest.Item, int] = {}
     for item in items:
-        if (
-            item.path.is_relative_to(TESTS)
-            and item.path.relative_to(TESTS).parts[0] in PURE_FOLDERS
-        ):
+        path = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else item.path
+        if path.parts[0] in PURE_FOLDERS:
             item.add_marker(pytest.mark.disable_socket)
-    items.sort(key=lambda item: item.get_closest_marker("engine") is not None)
+        folder = find_folder(path.as_posix())
+        place = 0 if folder is None else 1 + SHARING_FOLDERS.index(folder)
+        places[item] = -place if is_one_of_several else place
+    items.sort(key=places.__getitem__)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Hand whole files to processes, and all files that share a slow start to one."""
+    config.option.loadscopereorder = False  # the order above is on purpose
+    return SharedStartScheduling(config, log)
+
+
+class SharedStartScheduling(LoadScopeScheduling):
+    """Keeps together what belongs together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return path if find_folder(path.removeprefix("tests/")) is None else "shared start"

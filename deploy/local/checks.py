@@ -22,6 +22,9 @@ CHECKS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 """Name and command of each check; the Makefile has a target for each."""
 
+PYTEST_ARGUMENTS = ("-n", "2")
+"""One process for all that shares an engine or a cluster, one for everything else."""
+
 
 def main(arguments: Sequence[str], programs: Path) -> int:
     """Run all checks and the tests and return 0 only if all hold.
@@ -33,7 +36,8 @@ def main(arguments: Sequence[str], programs: Path) -> int:
     failed = [name for name, command in CHECKS if not _holds(name, command, programs)]
     if failed:
         print(f"failed: {', '.join(failed)} (the tests run all the same)", flush=True)
-    tests = subprocess.run([programs / "pytest", *arguments], check=False)  # noqa: S603
+    command = [programs / "pytest", *PYTEST_ARGUMENTS, *arguments]
+    tests = subprocess.run(command, check=False)  # noqa: S603
     if failed and tests.returncode == 0:
         print(f"the tests passed, but these checks failed: {', '.join(failed)}", flush=True)
         return 1
