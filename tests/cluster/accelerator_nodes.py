@@ -16,7 +16,7 @@ from kubernetes import client
 from tests.cluster.api_server import ApiServer
 from tests.cluster.api_tier import NODE_GRACE_SECONDS, wait_until
 from tests.cluster.build import build, module_folder
-from tests.cluster.run_folder import RunFolder, RunProcess, run_folder
+from tests.cluster.run_folder import RunProcess, run_folder
 
 KUBELET_LABEL = "trierarch.test/simulated-kubelet"
 """kwok plays the kubelet of nodes whose label says ``running``."""
@@ -62,14 +62,14 @@ def simulated_kubelets(server: ApiServer, parent: Path | None = None) -> Iterato
     with run_folder("kwok", parent) as folder:
         joined = folder.path / "stages.yaml"
         joined.write_text("\n---\n".join((stages / name).read_text() for name in _STAGES))
-        process = folder.start("kwok", _kwok_command(server.kubeconfig, joined, folder))
+        process = folder.start("kwok", _kwok_command(server.kubeconfig, joined))
         try:
             yield process
         finally:
             process.kill()
 
 
-def _kwok_command(kubeconfig: Path, stages: Path, folder: RunFolder) -> list[str]:
+def _kwok_command(kubeconfig: Path, stages: Path) -> list[str]:
     return [
         str(build("kwok")),
         f"--kubeconfig={kubeconfig}",
@@ -77,7 +77,6 @@ def _kwok_command(kubeconfig: Path, stages: Path, folder: RunFolder) -> list[str
         "--manage-all-nodes=false",
         f"--manage-nodes-with-label-selector={KUBELET_LABEL}=running",
         f"--node-lease-duration-seconds={LEASE_SECONDS}",
-        f"--id={folder.path.name}",
     ]
 
 
