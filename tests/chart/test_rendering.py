@@ -12,6 +12,7 @@ from tests.chart.chart import CASES, CHART, CPU_VALUES, NAMESPACE, RELEASE, Helm
 from tests.chart.chart import environment as variables
 
 from trierarch.settings.gateway import GatewaySettings
+from trierarch.settings.operator import OperatorSettings
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +148,36 @@ def test_every_setting_of_the_gateway_survives_the_way_into_its_pod(
     assert settings.default_max_tokens == 100
     assert settings.replicas_url == "", "fixed replicas need no list"
     assert settings.ready_without_replicas
+
+
+def test_every_setting_of_the_operator_survives_the_way_into_its_pod(
+    helm: Helm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"drainSeconds": 90, "leaseSeconds": 5.5, "workers": 3, "logLevel": "debug"}
+    template = {"spec": {"priorityClassName": "models"}}
+    values = {
+        "operator": {"settings": given},
+        "engine": {"image": {"repository": "r/engine"}, "podTemplate": template},
+        "rbac": {"scope": "namespace", "namespaces": ["team-a"]},
+        "tracing": {"otlpEndpoint": "http://collector:4318"},
+    }
+    told = variables(container(helm.render(values).pods()["trierarch-operator"], "operator"))
+    for name, value in told.items():
+        if isinstance(value, str):
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("POD_NAME", "operator-1")
+    monkeypatch.setenv("POD_NAMESPACE", NAMESPACE)
+    settings = OperatorSettings.from_environment()
+    assert (settings.drain_seconds, settings.lease_seconds, settings.workers) == (90, 5.5, 3)
+    assert (settings.host, settings.port, settings.log_level) == ("0.0.0.0", 8081, "debug")  # noqa: S104
+    assert (settings.identity, settings.namespace) == ("operator-1", NAMESPACE)
+    assert settings.namespaces == ("team-a",)
+    assert settings.engine_image == "r/engine:0.1.0"
+    assert settings.gateway_admin_url == "http://trierarch-gateway-admin:9090"
+    address = f"http://trierarch-operator.{NAMESPACE}.svc:8081/announcements"
+    assert settings.announce_url == address
+    assert str(settings.pod_template_file) == "/etc/trierarch/engine/pod-template.yaml"
+    assert settings.otlp_endpoint == "http://collector:4318"
 
 
 def test_a_gateway_drains_before_it_is_killed(full: Rendered) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trierarch.settings.gateway import GatewaySettings
+from trierarch.settings.operator import OperatorSettings
 from trierarch_chart.dashboards import DASHBOARDS, write_dashboard
 from trierarch_chart.readme import build_readme
 from trierarch_chart.schema import build_schema, build_settings_schema, write_schema
@@ -23,6 +24,22 @@ GATEWAY_SETTINGS_OF_THE_CHART = {
 }
 """The chart sets these itself, from values of its own."""
 
+OPERATOR_SETTINGS_OF_THE_CHART = {
+    "namespace",
+    "namespaces",
+    "identity",
+    "host",
+    "port",
+    "announce_url",
+    "gateway_admin_url",
+    "ledger_url",
+    "engine_image",
+    "engine_service_account",
+    "pod_template_file",
+    "otlp_endpoint",
+}
+"""The same for the operator."""
+
 
 def build_files(root: Path) -> dict[Path, str]:
     """Return every generated file's text by its path.
@@ -39,8 +56,9 @@ def build_files(root: Path) -> dict[Path, str]:
         "gateway": build_settings_schema(
             GatewaySettings.model_json_schema(), GATEWAY_SETTINGS_OF_THE_CHART
         ),
-        # Its process is not written yet: what it does not know it refuses itself.
-        "operator": {"type": "object"},
+        "operator": build_settings_schema(
+            OperatorSettings.model_json_schema(), OPERATOR_SETTINGS_OF_THE_CHART
+        ),
     }
     template = (chart / "README.template.md").read_text(encoding="utf-8")
     dashboards = {

@@ -12,6 +12,7 @@ import yaml
 import trierarch
 from trierarch.observability.names import METRICS
 from trierarch.settings.gateway import GatewaySettings
+from trierarch.settings.operator import OperatorSettings
 from trierarch_chart.dashboards import DASHBOARDS
 from trierarch_chart.files import CHART, build_files
 from trierarch_chart.readme import build_readme
@@ -104,9 +105,12 @@ def test_settings_become_values_without_what_the_chart_sets() -> None:
     assert "$ref" not in json.dumps(schema)
 
 
-def test_camel_case_is_undone_by_the_charts_snake_case() -> None:
+@pytest.mark.parametrize("settings", [GatewaySettings, OperatorSettings])
+def test_camel_case_is_undone_by_the_charts_snake_case(
+    settings: type[GatewaySettings] | type[OperatorSettings],
+) -> None:
     """Sprig's snakecase puts an underscore before each capital letter."""
-    for name in GatewaySettings.model_fields:
+    for name in settings.model_fields:
         snake = re.sub(r"([A-Z])", lambda found: f"_{found[1].lower()}", camel_case(name))
         assert snake == name
 
