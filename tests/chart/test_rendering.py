@@ -10,6 +10,8 @@ import pytest
 import yaml
 from tests.chart.chart import CASES, CHART, CPU_VALUES, NAMESPACE, RELEASE, Helm, Rendered
 from tests.chart.chart import environment as variables
+from tests.cluster.node.environment import MODELS_ON_NODES, ON_NODES
+from tests.cluster.node.our_images import ENGINE_TAG, PLATFORM_TAG
 
 from trierarch.settings.gateway import GatewaySettings
 from trierarch.settings.operator import OperatorSettings
@@ -397,31 +399,22 @@ class TestRoutes:
 
 
 class TestCpuMode:
-    def test_the_environment_comes_from_the_node_read_only(self, cpu: Rendered) -> None:
-        for name in ("gateway", "operator"):
-            pod = cpu.pods()[f"trierarch-{name}"]
-            for each in (container(pod, "migrate"), container(pod, name)):
-                assert each["command"][0] == "/opt/trierarch/bin/python"
-                assert {
-                    "name": "environment",
-                    "mountPath": "/opt/trierarch",
-                    "readOnly": True,
-                } in each["volumeMounts"]
-
-    def test_one_image_serves_everything(self, cpu: Rendered) -> None:
-        images = {
-            each["image"]
-            for pod in cpu.pods().values()
-            for each in [*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]]
-        }
-        told = variables(container(cpu.pods()["trierarch-operator"], "operator"))
-        assert images | {told["TRIERARCH_OPERATOR_ENGINE_IMAGE"]} == {"trierarch:cpu"}
-
-    def test_replicas_get_the_environment_too(self, cpu: Rendered) -> None:
+    def test_only_replicas_take_their_environment_from_the_node(self, cpu: Rendered) -> None:
+        assert "hostPath" not in json.dumps(cpu.pods())
         text = cpu.one("ConfigMap", "engine")["data"]["pod-template.yaml"]
-        [ray] = yaml.safe_load(text)["spec"]["containers"]
-        assert ray["name"] == "ray"
-        assert ray["volumeMounts"][0]["mountPath"] == "/opt/trierarch"
+        spec = yaml.safe_load(text)["spec"]
+        [ray] = spec["containers"]
+        mounts = {mount["name"]: mount for mount in ray["volumeMounts"]}
+        assert all(mount["readOnly"] for mount in mounts.values())
+        places = {volume["name"]: volume["hostPath"]["path"] for volume in spec["volumes"]}
+        assert places == {name: mount["mountPath"] for name, mount in mounts.items()}
+
+    def test_images_and_folders_are_those_of_the_kind_cluster(self, cpu: Rendered) -> None:
+        told = variables(container(cpu.pods()["trierarch-operator"], "operator"))
+        assert told["TRIERARCH_OPERATOR_ENGINE_IMAGE"] == ENGINE_TAG
+        assert container(cpu.pods()["trierarch-gateway"], "gateway")["image"] == PLATFORM_TAG
+        text = cpu.one("ConfigMap", "engine")["data"]["pod-template.yaml"]
+        assert {ON_NODES, MODELS_ON_NODES} <= set(re.findall(r"/trierarch/[a-z]+", text))
 
 
 def test_notes_give_the_next_command(helm: Helm) -> None:
