@@ -100,15 +100,11 @@ class ClusterAccess:
         try:
             if kubeconfig is None:
                 try:
-                    kubernetes.config.load_incluster_config(  # type: ignore[no-untyped-call]
-                        client_configuration=configuration
-                    )
+                    kubernetes.config.load_incluster_config(client_configuration=configuration)
                 except kubernetes.config.ConfigException:
-                    kubernetes.config.load_kube_config(  # type: ignore[no-untyped-call]
-                        client_configuration=configuration
-                    )
+                    kubernetes.config.load_kube_config(client_configuration=configuration)
             else:
-                kubernetes.config.load_kube_config(  # type: ignore[no-untyped-call]
+                kubernetes.config.load_kube_config(
                     str(kubeconfig), client_configuration=configuration
                 )
         except (kubernetes.config.ConfigException, OSError) as error:

@@ -105,7 +105,8 @@ class Cluster:
     def list(self, kind: str, namespace: str) -> list[dict[str, Any]]:
         """Return all objects of a kind."""
         found = address({"kind": kind, "metadata": {"name": ""}}, namespace).rstrip("/")
-        return self.ask("GET", found)["items"]
+        items: list[dict[str, Any]] = self.ask("GET", found)["items"]
+        return items
 
 
 ADDRESSES = {
@@ -150,8 +151,7 @@ def cluster(api_server: ApiServer) -> Iterator[Cluster]:
             conditions = found.status.conditions or []
             return any(c.type == "Established" and c.status == "True" for c in conditions)
 
-        for name in names:
-            wait_for(lambda name=name: is_established(name), f"{name} to be served")
+        wait_for(lambda: all(map(is_established, names)), "all kinds to be served")
     access = ClusterAccess.find(api_server.kubeconfig)
     with httpx.Client(
         base_url=access.server,
