@@ -32,7 +32,15 @@ from trierarch_setup import commands, disk
 from trierarch_setup.failures import SetupFailure
 from trierarch_setup.progress import Step
 
-__all__ = ["BuildError", "binary_path", "build", "find_go", "is_built", "module_folder"]
+__all__ = [
+    "BuildError",
+    "binary_path",
+    "build",
+    "build_module",
+    "find_go",
+    "is_built",
+    "module_folder",
+]
 
 NEEDED_BYTES = {"kubernetes": 7 * disk.GIB}
 """Free space for a cold build: Go's caches (5 GiB for Kubernetes) and the binaries."""
@@ -62,18 +70,36 @@ def build(name: str, cache: Path | None = None, stream: TextIO = sys.stderr) -> 
         BuildError: If it cannot be built.
         UnknownToolError: If there is no such tool.
     """
-    module, root = find_module(name), cache or cluster_cache()
+    module = find_module(name)
+    folder = build_module(module, cache, stream)
+    return folder / name if name in module.packages else folder
+
+
+def build_module(
+    module: ToolModule, cache: Path | None = None, stream: TextIO = sys.stderr
+) -> Path:
+    """Build all binaries of a module unless they are in the cache; return their folder.
+
+    Args:
+        module: What to build.
+        cache: The cache folder; the user's when left out.
+        stream: Where progress goes.
+
+    Raises:
+        BuildError: If it cannot be built.
+    """
+    root = cache or cluster_cache()
     target = binaries_folder(module, root)
+    if target.is_dir():
+        return target
     try:
-        if not target.is_dir():
-            with locked(
-                root / f"{module.name}.lock", stream, f"the build of {module.name}"
-            ) as descriptor:
-                if not target.is_dir():
-                    _build(module, target, stream, descriptor)
+        lock_file, what = root / f"{module.name}.lock", f"the build of {module.name}"
+        with locked(lock_file, stream, what) as descriptor:
+            if not target.is_dir():
+                _build(module, target, stream, descriptor)
     except OSError as error:
         raise BuildError(f"building {module.name} failed: {error}") from error
-    return target / name if name in module.packages else target
+    return target
 
 
 def _build(module: ToolModule, target: Path, stream: TextIO, lock_descriptor: int) -> None:

@@ -32,17 +32,19 @@ class ToolModule:
         packages: Binary name to package path.
         version_variables: Go string variables to what they are set to; ``{version}`` is the
             pinned version without its ``v``, ``{major}`` and ``{minor}`` are parts of it.
+        tools: The folder that holds its folder.
     """
 
     name: str
     pinned: str
     packages: Mapping[str, str]
     version_variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tools: Path = TOOLS
 
     @property
     def folder(self) -> Path:
         """Where its ``go.mod`` is."""
-        return TOOLS / self.name
+        return self.tools / self.name
 
     @property
     def version(self) -> str:
