@@ -1,17 +1,23 @@
 """Run every check and then the tests: what ``make test`` runs.
 
 All of them run even if one fails, so that one run tells everything; the tests
-come last, so that their summary closes the output.
+come last, so that their summary closes the output. The tools of the test
+cluster are built meanwhile, if they are not in the user's cache: a test that
+needs one waits for it, and all others do not.
 """
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from trierarch.embedded.children import build_launch_command
+from trierarch_setup.installation import ROOT
 from trierarch_setup.progress import describe_seconds
 
 CHECKS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -33,15 +39,36 @@ def main(arguments: Sequence[str], programs: Path) -> int:
         arguments: Passed on to pytest.
         programs: Folder of the environment's commands.
     """
-    failed = [name for name, command in CHECKS if not _holds(name, command, programs)]
-    if failed:
-        print(f"failed: {', '.join(failed)} (the tests run all the same)", flush=True)
-    command = [programs / "pytest", *PYTEST_ARGUMENTS, *arguments]
-    tests = subprocess.run(command, check=False)  # noqa: S603
+    with _building_tools(programs):
+        failed = [name for name, command in CHECKS if not _holds(name, command, programs)]
+        if failed:
+            print(f"failed: {', '.join(failed)} (the tests run all the same)", flush=True)
+        command = [str(programs / "pytest"), *PYTEST_ARGUMENTS, *arguments]
+        tests = subprocess.run(command, check=False)  # noqa: S603
     if failed and tests.returncode == 0:
         print(f"the tests passed, but these checks failed: {', '.join(failed)}", flush=True)
         return 1
     return tests.returncode
+
+
+@contextmanager
+def _building_tools(programs: Path) -> Iterator[None]:
+    """Build the test cluster's tools beside what else runs; tests that need none do not wait.
+
+    A build that fails says so here, and again in each test that needs its tool.
+    """
+    command = (str(programs / "python"), "-m", "tests.cluster.build", "--no-paths")
+    building = subprocess.Popen(  # noqa: S603
+        build_launch_command(command, signal.SIGTERM),
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        # All tests are done: what is still not built was not needed.
+        building.terminate()
+        building.wait()
 
 
 def _holds(name: str, command: tuple[str, ...], programs: Path) -> bool:

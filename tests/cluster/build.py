@@ -174,14 +174,18 @@ def main(arguments: list[str] | None = None) -> int:
         description="Build the test cluster's tools from pinned Go modules into the user's cache.",
     )
     parser.add_argument("names", nargs="*", help=f"of {', '.join(MODULES)}; all when left out")
-    names = parser.parse_args(arguments).names or list(MODULES)
+    parser.add_argument(
+        "--no-paths", action="store_true", help="print nothing but progress and errors"
+    )
+    options = parser.parse_args(arguments)
+    names = options.names or list(MODULES)
     try:
         modules = {find_module(name).name: find_module(name) for name in names}
     except UnknownToolError as failure:
         parser.error(str(failure))
     failures = build_all(modules)
     for module in modules.values():
-        if module.name not in failures:
+        if module.name not in failures and not options.no_paths:
             for binary in module.packages:
                 print(f"{binary} {binary_path(binary)}", flush=True)
     for explanation in failures.values():
