@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from benchmarks.autoscaling.page import render_page
-from benchmarks.autoscaling.run_cache import DiskCache
+from benchmarks.autoscaling.run_cache import PEER_SOURCES, DiskCache
 from benchmarks.recording import RESULTS_DIR, describe_machine, read_commit, record
 
 from trierarch.cli.tables import format_table
@@ -86,7 +86,7 @@ def measure_speed(trace: Trace) -> dict[str, float]:
 
 
 def compare_on(
-    trace: Trace, fleet: str, policies: Sequence[str] | None, jobs: int, cache: DiskCache
+    trace: Trace, fleet: str, policies: Sequence[str] | None, jobs: int, seed_count: int | None
 ) -> Comparison:
     """Return the comparison on one fleet: tuned on the first half, judged on the second."""
     scenario, training = (
@@ -97,14 +97,19 @@ def compare_on(
     to_tune = tuned_policies(contestants)
     tuning = None
     if to_tune:
+        cache = DiskCache(RUNS_DIR / "tuning", PEER_SOURCES)
         tuning = tune(training, to_tune, attainment=ATTAINMENT, seed=0, jobs=jobs, cache=cache)
         contestants = with_tuning(contestants, tuning)
     is_long = len(scenario.trace) > MANY_REQUESTS
     if not is_long:
         contestants = with_curves(contestants, scenario, tuning)
-    seeds = range(1 if is_long else SEEDS)
     return compare(
-        scenario, contestants, seeds=seeds, attainment=ATTAINMENT, jobs=jobs, cache=cache
+        scenario,
+        contestants,
+        seeds=range(seed_count or (1 if is_long else SEEDS)),
+        attainment=ATTAINMENT,
+        jobs=jobs,
+        cache=DiskCache(RUNS_DIR / "judged"),
     )
 
 
@@ -127,6 +132,9 @@ def main() -> int:
     )
     parser.add_argument("--policies", help="separated by commas; default: all, peers also tuned")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument(
+        "--seeds", type=int, help=f"runs per setting; default: {SEEDS}, 1 for a long trace"
+    )
     parser.add_argument("--minutes", type=float, help="begin no further comparison after that")
     parser.add_argument("--page", type=Path, help="also write a page in Markdown there")
     parser.add_argument("--speed-only", action="store_true", help="only time the simulator")
@@ -145,6 +153,7 @@ def main() -> int:
                 arguments.fleets or list(FLEETS),
                 policies,
                 arguments.jobs,
+                arguments.seeds,
                 arguments.minutes,
             )
     except InvalidInput as error:
@@ -173,10 +182,10 @@ def compare_all(
     fleets: Sequence[str],
     policies: Sequence[str] | None,
     jobs: int,
+    seed_count: int | None,
     minutes: float | None,
 ) -> list[Comparison]:
     """Return every comparison there was time for; small traces come first."""
-    cache = DiskCache(RUNS_DIR)
     start = time.monotonic()
     comparisons: list[Comparison] = []
     for trace in sorted(traces, key=len):
@@ -185,7 +194,7 @@ def compare_all(
             if minutes is not None and spent > minutes * 60:
                 print(f"\nNo time left for {trace.name}, {fleet} fleet.", flush=True)
                 continue
-            comparison = compare_on(trace, fleet, policies, jobs, cache)
+            comparison = compare_on(trace, fleet, policies, jobs, seed_count)
             comparisons.append(comparison)
             print(f"\n{comparison.scenario.trace.name}, {fleet} fleet\n")
             print(format_table(table_header(comparison), table_rows(comparison)))

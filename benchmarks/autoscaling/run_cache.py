@@ -2,7 +2,9 @@
 
 A run is named by everything it depends on: the requests, the fleet, the policy
 with its settings, the seed, and the sources that produced it. Sources of the
-peers and of ours count apart: a change of our policy repeats our runs only.
+peers and of ours count apart: a change of our policy repeats our runs only. For
+tuning the peers' own sources count alone: a setting found with an older
+simulator is still one found on the training half, and it is judged by a new run.
 """
 
 from __future__ import annotations
@@ -19,16 +21,16 @@ from trierarch.simulation.runs import Task
 from trierarch.simulation.scenarios import Scenario
 
 PACKAGE = Path(trierarch.__file__).parent
+PEER_SOURCES = ("autoscaling/policies", "simulation/peers.py")
 SIMULATOR_SOURCES = (
+    *PEER_SOURCES,
     "simulation/engine",
     "simulation/fleet",
     "simulation/observing.py",
-    "simulation/peers.py",
     "simulation/service.py",
     "simulation/sizing.py",
     "simulation/summary.py",
     "simulation/clairvoyant/evidence.py",
-    "autoscaling/policies",
     "autoscaling/signals.py",
 )
 OUR_SOURCES = (*SIMULATOR_SOURCES, "autoscaling", "simulation/controllers.py", "hardware", "cost")
@@ -38,9 +40,9 @@ DIGEST_LENGTH = 24
 class DiskCache:
     """Runs in a folder, one file each."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sources: Iterable[str] = SIMULATOR_SOURCES) -> None:
         self._folder = folder
-        self._peers_digest = digest_of_sources(SIMULATOR_SOURCES)
+        self._peers_digest = digest_of_sources(sources)
         self._our_digest = digest_of_sources(OUR_SOURCES)
         self._scenarios: list[tuple[Scenario, str]] = []
 
