@@ -8,55 +8,22 @@ import contextlib
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
+from benchmarks.bare_engine import bare_vllm
 from benchmarks.recording import ROOT, record
 from openai import AsyncOpenAI
 
-from trierarch.serving.layout import build_engine_environment, build_vllm_arguments
 from trierarch.serving.specification import EngineSpec
-from trierarch.testing.running_stack import find_free_port, run_stack
-from trierarch.testing.waiting import wait_until
+from trierarch.testing.running_stack import run_stack
 
 CONCURRENCIES = (1, 8)
 OUTPUT_TOKENS = 48
-START_TIMEOUT_SECONDS = 300.0
-
-
-@contextlib.contextmanager
-def bare_vllm(spec: EngineSpec, folder: Path) -> Iterator[str]:
-    """Run ``vllm serve`` with the options of a replica; yield its base address."""
-    port = find_free_port()
-    command = [str(Path(sys.executable).parent / "vllm"), "serve", spec.model_path]
-    command += build_vllm_arguments(spec)[2:]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    variables = {**os.environ, **build_engine_environment(spec)}
-    variables.pop("PYTHONDONTWRITEBYTECODE", None)
-    with (folder / "vllm.log").open("wb") as log:
-        process = subprocess.Popen(  # our own command, no shell
-            command, env=variables, stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
-        wait_until(lambda: is_up(port), timeout_seconds=START_TIMEOUT_SECONDS)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def is_up(port: int) -> bool:
-    """Return whether an engine answers its health check."""
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5.0).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 async def stream(client: AsyncOpenAI, model: str, number: int) -> tuple[float, int]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 DEFAULT_OUT = Path("trierarch-compare")
 SMALL_TRACE_SEEDS = 3
+LONGEST_HOURS = 48.0
+"""Some recordings span months; policies are told apart by their hardest days."""
 TUNING_SHARE = 0.5
 """Share of the progress bar that tuning gets."""
 
@@ -81,6 +83,7 @@ def compare(
     seed: int,
     out: Path | None,
     as_json: bool,
+    longest_hours: float | None,
     **choices: Any,
 ) -> None:
     """Compare scaling policies on one trace with the best schedule that knows the future.
@@ -91,7 +94,7 @@ def compare(
     setting found on the first half of the trace; trierarch is not tuned. What it does worse than
     others is listed too.
     """
-    trace, chosen = load_trace(seed=seed, **choices)
+    trace, chosen = load_trace(seed=seed, longest_hours=longest_hours or LONGEST_HOURS, **choices)
     from trierarch.simulation.comparison import compare as run
     from trierarch.simulation.contestants import (
         choose_contestants,

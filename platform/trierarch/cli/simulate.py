@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trierarch.cli.explain import DECISIONS_FILE
 from trierarch.cli.simulation_options import (
     load_scenario,
     make_folder,
@@ -50,7 +51,7 @@ def simulate(
     Every replica batches continuously, prefills in chunks and runs out of KV memory as a real
     engine does; starts, drains and spot losses take their time and cost their money. The same
     inputs and seed give the same figures. With --out DIR: summary.json, timeline.csv and, for
-    trierarch, decisions.jsonl that `trierarch explain` reads.
+    trierarch, decisions.jsonl that `trierarch explain --decisions DIR` reads.
     """
     scenario = load_scenario(seed=seed, **choices)
     from trierarch.simulation.fleet.simulator import simulate as run
@@ -142,5 +143,5 @@ def _write(
                 ]
             )
     if decision_records is not None:
-        with (folder / "decisions.jsonl").open("w", encoding="utf-8") as file:
+        with (folder / DECISIONS_FILE).open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(record) + "\n" for record in decision_records)

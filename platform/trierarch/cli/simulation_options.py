@@ -47,6 +47,13 @@ def scenario_options(command: CommandT) -> CommandT:
             help="Which part of the trace's time to run.",
         ),
         click.option(
+            "--longest-hours",
+            type=click.FloatRange(min=0, min_open=True),
+            default=None,
+            help="Cut a longer trace to its hardest part of this length.  "
+            "[default: all; 48 for compare]",
+        ),
+        click.option(
             "--spot-trace",
             default="gcp",
             show_default=True,
@@ -110,6 +117,7 @@ def load_trace(
     trace_file: Path,
     fleet: str,
     half: str,
+    longest_hours: float | None,
     spot_trace: str,
     cold_start_seconds: float | None,
     ttft_seconds: float,
@@ -137,6 +145,7 @@ def load_trace(
         objective=Objective(ttft_seconds=ttft_seconds, tpot_seconds=tpot_seconds),
         cold_start_seconds=cold_start_seconds,
         metrics_loss_ratio=metrics_loss,
+        longest_seconds=None if longest_hours is None else longest_hours * 3600.0,
     )
     return read_trace(trace_file, seed=seed), choices
 

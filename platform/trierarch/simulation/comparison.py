@@ -87,7 +87,7 @@ class Comparison:
         rows: Policies in the order asked for, the clairvoyant schedule last.
         swept: Further settings of the same policies, for the plot only.
         attainment_target: Share of interactive requests that must meet both objectives.
-        ceiling: Attainment of a fleet far too large.
+        ceiling: Attainment of the largest fleet allowed, ready from the start.
         fluid_bound_usd: What no schedule can undercut.
         timelines: Per row label, the evidence of the first seed.
     """

@@ -76,7 +76,12 @@ def _draw_policy(axes: Axes, policy: str, rows: list[Row], color: object) -> Non
 
 def _zoom(axes: Axes, comparison: Comparison) -> None:
     """Show the policies that come near the target; far-off points would hide the rest."""
-    near = [row for row in comparison.rows if row.attainment > comparison.attainment_target - 0.15]
+    near = [
+        row
+        for row in comparison.rows
+        if row.attainment > comparison.attainment_target - 0.15
+        and np.isfinite(row.usd_per_million_slo_tokens)
+    ]
     if near:
         lowest = min(row.attainment for row in near)
         axes.set_ylim(100 * lowest - 1.0, min(100.4, 100 * comparison.ceiling + 1.0))

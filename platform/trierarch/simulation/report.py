@@ -48,7 +48,7 @@ def sentences(comparison: Comparison) -> list[str]:
         f"{len(scenario.trace)} requests in {scenario.trace.duration_seconds / 3600:.1f} h; "
         f"objective: TTFT {objective.ttft_seconds:g} s and TPOT {objective.tpot_seconds * 1e3:g} "
         f"ms for {comparison.attainment_target:.2%} of the requests "
-        f"(a fleet far too large reaches {comparison.ceiling:.2%})."
+        f"(the largest fleet allowed reaches {comparison.ceiling:.2%})."
     ]
     if scenario.rate_factor != 1.0:
         lines.append(f"The trace's request rate was multiplied by {scenario.rate_factor:g}.")

@@ -1,6 +1,6 @@
 """One contestant's run, and what counts as meeting the objective.
 
-The target is what was asked for, or 99 % of what a fleet far too large reaches
+The target is what was asked for, or 99 % of what the largest fleet allowed reaches
 where that is less: some prompts cannot be answered in time by any number of
 replicas.
 """
@@ -8,20 +8,16 @@ replicas.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from trierarch.simulation.clairvoyant.evidence import Evidence, gather_evidence
-from trierarch.simulation.defaults import peak_replicas
 from trierarch.simulation.fleet.simulator import simulate
 from trierarch.simulation.policies import STATIC, build_controller
 from trierarch.simulation.scenarios import Scenario
 from trierarch.simulation.summary import RunSummary
 from trierarch.simulation.workers import run_all
 
-OVERSIZE_RATIO = 8.0
-"""How much larger than the peak a fleet is that shows the best attainment there can be."""
 CEILING_SHARE = 0.99
 """Share of that attainment which is asked for where the target is out of reach."""
 DEFAULT, TUNED, SWEPT, CEILING = "default", "tuned", "swept", "ceiling"
@@ -90,14 +86,13 @@ def run_contestants(
 
 
 def ceiling_contestant(scenario: Scenario) -> Contestant:
-    """Return a fleet far too large, ready from the first second."""
+    """Return the largest fleet allowed, ready from the first second."""
     most = scenario.setup.variants[0].maximum_replicas
-    count = math.ceil(OVERSIZE_RATIO * peak_replicas(scenario.setup, scenario.trace)) + 1
-    return Contestant(STATIC, CEILING, (("replicas", str(min(most, count))),))
+    return Contestant(STATIC, CEILING, (("replicas", str(most)),))
 
 
 def attainable_target(attainment: float, ceiling: float) -> float:
-    """Return the share to ask for, given what the fleet far too large attains."""
+    """Return the share to ask for, given what the largest fleet attains."""
     return attainment if ceiling >= attainment / CEILING_SHARE else CEILING_SHARE * ceiling
 
 

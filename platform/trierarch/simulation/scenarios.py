@@ -8,8 +8,10 @@ from pathlib import Path
 
 from trierarch.core.errors import InvalidInput
 from trierarch.simulation.defaults import (
+    PEAK_WINDOW_SECONDS,
     mixed_fleet,
     peak_replicas,
+    replicas_needed,
     single_fleet,
 )
 from trierarch.simulation.fleet.setup import ColdStart, FleetSetup, Objective
@@ -25,6 +27,9 @@ FLEX_SHARE_RATIO = 0.3
 SMALLEST_PEAK_REPLICAS = 3.0
 """Below this many busy replicas at peak there is nothing to scale; such a trace is scaled up."""
 SCALED_PEAK_REPLICAS = 5.0
+LARGEST_AUTOMATIC_FACTOR = 100.0
+FEWEST_REQUESTS_TO_SCALE = 100
+"""A handful of requests says nothing about traffic, however often it is copied."""
 SPOT_RECORDINGS = {"gcp": "gcp-a100x1-east1b-count.csv", "aws": "aws-p3-events.csv"}
 
 
@@ -42,6 +47,7 @@ class ScenarioChoices:
         objective: None takes the fleet's own.
         cold_start_seconds: Median; None takes the fleet's own.
         metrics_loss_ratio: Share of scrapes that fail.
+        longest_seconds: A longer trace is cut to its hardest part of this length; None keeps all.
     """
 
     fleet: str = SINGLE
@@ -53,6 +59,7 @@ class ScenarioChoices:
     objective: Objective | None = None
     cold_start_seconds: float | None = None
     metrics_loss_ratio: float = 0.0
+    longest_seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,6 +78,9 @@ def build_scenario(trace: Trace, choices: ScenarioChoices) -> Scenario:
         InvalidInput: If a choice does not exist or leaves nothing to run.
     """
     setup = single_fleet()
+    if choices.longest_seconds is not None:
+        load = replicas_needed(setup, trace, window_seconds=PEAK_WINDOW_SECONDS)
+        trace = trace.hardest(choices.longest_seconds, load, PEAK_WINDOW_SECONDS)
     factor = choices.rate_factor
     if factor is None:
         factor = automatic_rate_factor(setup, trace)
@@ -115,9 +125,9 @@ def automatic_rate_factor(setup: FleetSetup, trace: Trace) -> float:
     Public traces are samples of services many times their size.
     """
     peak = peak_replicas(setup, trace)
-    if peak >= SMALLEST_PEAK_REPLICAS or peak <= 0:
+    if peak >= SMALLEST_PEAK_REPLICAS or len(trace) < FEWEST_REQUESTS_TO_SCALE:
         return 1.0
-    return round(SCALED_PEAK_REPLICAS / peak, 2)
+    return round(min(LARGEST_AUTOMATIC_FACTOR, SCALED_PEAK_REPLICAS / peak), 2)
 
 
 def spot_recording(choice: str) -> SpotTrace:

@@ -104,7 +104,9 @@ def test_servegen_draws_the_documented_number_of_requests(tmp_path: Path) -> Non
         (PLAIN.replace("1.5", "x"), "line 3: arrival_seconds is 'x', not a number"),
         (PLAIN.replace("1.5", "nan"), "not a finite number"),
         (PLAIN.replace("20", "-20"), "token counts are whole numbers"),
-        (PLAIN.replace("0,10", "9,10"), "goes back in time"),
+        ("Timestamp,User Count,Type,Name,Requests/s\n1,5,GET,/,3\n", "Locust's statistics"),
+        ("model,prompt_time,token_time\nx,1,2\n", "measured service times"),
+        ("2021-12-11,11:11:30,55\n", "spot-capacity events"),
         (PLAIN.replace("flex", "gold"), "line 2: tier is 'gold'"),
         (PLAIN.splitlines()[0] + "\n", "a header and no requests"),
         (PLAIN + "3,4\n", "fields where the header has 4"),
@@ -118,6 +120,32 @@ def test_a_bad_file_gives_one_clear_line(tmp_path: Path, text: str, complaint: s
     with pytest.raises(InvalidInput, match=complaint) as refusal:
         read(tmp_path, "bad.csv", text)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_file_out_of_order_is_sorted_and_says_so(tmp_path: Path) -> None:
+    rows = (
+        '{"timestamp": 500, "input_length": 3, "output_length": 5, "hash_ids": [1, 2]}\n'
+        '{"timestamp": 100, "input_length": 1, "output_length": 6, "hash_ids": [3]}\n'
+        '{"timestamp": 250, "input_length": 2, "output_length": 7, "hash_ids": []}\n'
+    )
+    trace = read(tmp_path, "t.jsonl", rows)
+    np.testing.assert_allclose(trace.arrival_seconds, [0.0, 0.15, 0.4])
+    assert list(trace.input_tokens) == [1, 2, 3]
+    assert list(trace.prefix_block_ids) == [3, 1, 2]
+    assert list(trace.prefix_block_offsets) == [0, 1, 1, 3]
+    assert any("sorted" in note for note in trace.notes)
+
+
+def test_a_long_trace_is_cut_to_its_hardest_part(tmp_path: Path) -> None:
+    times = [*range(0, 3600, 100), *range(3600, 5400, 10), *range(5400, 9000, 100)]
+    text = "".join(f"{at},10,2\n" for at in times)
+    trace = read(tmp_path, "t.csv", "arrival_seconds,input_tokens,output_tokens\n" + text)
+    load = np.bincount((trace.arrival_seconds // 300).astype(int)).astype(float)
+    part = trace.hardest(1800.0, load, 300.0)
+    assert len(part) == 180
+    assert part.arrival_seconds[0] == 0.0
+    assert any("hardest" in note for note in part.notes)
+    assert trace.hardest(9000.0, load, 300.0) is trace
 
 
 def test_a_cut_gzip_file_and_a_missing_one_are_told(tmp_path: Path) -> None:

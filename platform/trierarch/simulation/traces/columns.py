@@ -1,21 +1,24 @@
 """Text fields to numbers, and the checks every trace has to pass.
 
-A field that is not a number, is not finite, is negative, or goes back in time
-ends the reading with the line it stands on.
+A field that is not a number, is not finite or is negative ends the reading with
+the line it stands on.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from trierarch.core.errors import InvalidInput
-from trierarch.simulation.traces.trace import Floats, Integers
+from trierarch.simulation.traces.trace import Floats, Integers, Trace
 
 MAXIMUM_TOKENS = 100_000_000
 """More than any context window: a larger count is a damaged file."""
+COARSE_TICK_SECONDS = 0.5
+"""A clock that ticks at least this coarsely bunches independent requests."""
 
 
 def parse_numbers(path: Path, field: str, texts: Sequence[str], first_line: int) -> Floats:
@@ -89,27 +92,32 @@ def parse_instants(path: Path, field: str, texts: Sequence[str], first_line: int
     return np.asarray(seconds.astype(np.int64).astype(np.float64) + rest)
 
 
-def check_order(path: Path, arrival_seconds: Floats, first_line: int) -> None:
-    """Refuse a trace that goes back in time.
+def check_order(path: Path, seconds: Floats, first_line: int) -> None:
+    """Refuse times that go back.
 
     Raises:
         InvalidInput: Naming the first line that does.
     """
-    back = np.flatnonzero(np.diff(arrival_seconds) < 0)
+    back = np.flatnonzero(np.diff(seconds) < 0)
     if len(back):
         index = int(back[0])
-        step = arrival_seconds[index] - arrival_seconds[index + 1]
+        step = seconds[index] - seconds[index + 1]
         raise InvalidInput(
             f"{path} line {first_line + index + 1}: goes back in time by {step:g} s; "
             "sort the file by time"
         )
 
 
-def spread_coarse_clock(arrival_seconds: Floats, tick_seconds: float, seed: int) -> Floats:
-    """Return times spread evenly inside the ticks of a clock that only shows whole ticks."""
+def spread_coarse_clock(trace: Trace, seed: int) -> Trace:
+    """Return the trace with times spread evenly inside the ticks of a clock that ticks coarsely."""
+    tick_seconds = clock_tick_seconds(trace.arrival_seconds)
+    if tick_seconds < COARSE_TICK_SECONDS:
+        return trace
     generator = np.random.default_rng([seed, 0x71C4])
-    moved = arrival_seconds + generator.uniform(0.0, tick_seconds, len(arrival_seconds))
-    return np.sort(moved)
+    moved = trace.arrival_seconds + generator.uniform(0.0, tick_seconds, len(trace))
+    note = f"times spread inside the clock's ticks of {tick_seconds:g} s"
+    moved = np.sort(moved)
+    return dataclasses.replace(trace, arrival_seconds=moved - moved[0], notes=(*trace.notes, note))
 
 
 def clock_tick_seconds(arrival_seconds: Floats) -> float:

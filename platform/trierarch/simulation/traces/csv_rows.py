@@ -16,9 +16,7 @@ import numpy as np
 
 from trierarch.core.errors import InvalidInput
 from trierarch.simulation.traces.columns import (
-    check_order,
     check_tokens,
-    clock_tick_seconds,
     parse_instants,
     parse_numbers,
     spread_coarse_clock,
@@ -35,8 +33,6 @@ TIME_NAMES = ("arrival_seconds", "seconds", "timestamp_seconds", "arrival", "tim
 INPUT_NAMES = ("input_tokens", "prompt_tokens", "input_length", "context_tokens")
 OUTPUT_NAMES = ("output_tokens", "completion_tokens", "output_length", "generated_tokens")
 TIER_NAMES = ("tier", "service_tier")
-COARSE_TICK_SECONDS = 0.5
-"""A clock that ticks at least this coarsely bunches independent requests."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,7 +90,6 @@ def read(
     if not parts:
         raise InvalidInput(f"{path}: a header and no requests")
     times, inputs, outputs, tiers = (np.concatenate(column) for column in zip(*parts, strict=True))
-    check_order(path, times, 2)
     return _finish(path, columns.source_format, times, inputs, outputs, tiers, seed)
 
 
@@ -113,20 +108,16 @@ def _finish(
         notes.append(f"{int((~kept).sum())} rows without output tokens dropped")
     if not kept.any():
         raise InvalidInput(f"{path}: no request generated anything")
-    times, inputs, outputs, tiers = times[kept], inputs[kept], outputs[kept], tiers[kept]
-    tick_seconds = clock_tick_seconds(times)
-    if source_format == BURSTGPT and tick_seconds >= COARSE_TICK_SECONDS:
-        times = spread_coarse_clock(times, tick_seconds, seed)
-        notes.append(f"times spread inside the clock's ticks of {tick_seconds:g} s")
-    return build_trace(
+    trace = build_trace(
         stem(path),
         source_format,
-        times,
-        np.maximum(inputs, 1),
-        outputs,
-        tiers=tiers,
+        times[kept],
+        np.maximum(inputs[kept], 1),
+        outputs[kept],
+        tiers=tiers[kept],
         notes=tuple(notes),
     )
+    return spread_coarse_clock(trace, seed) if source_format == BURSTGPT else trace
 
 
 def _parse_times(path: Path, field: str, texts: Sequence[str], first_line: int) -> Floats:

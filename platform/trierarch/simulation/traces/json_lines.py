@@ -17,16 +17,11 @@ import numpy as np
 
 from trierarch.core.errors import InvalidInput
 from trierarch.simulation.traces.columns import (
-    check_order,
     check_tokens,
-    clock_tick_seconds,
     spread_coarse_clock,
 )
 from trierarch.simulation.traces.files import open_text, stem
 from trierarch.simulation.traces.trace import Trace, build_trace
-
-COARSE_TICK_SECONDS = 0.5
-"""A clock that ticks at least this coarsely bunches independent requests."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,12 +105,6 @@ def _finish(
         if len(not_finite):
             raise InvalidInput(f"{path} line {not_finite[0] + 1}: {field} is not a finite number")
         columns.append(check_tokens(path, field, numbers, 1))
-    check_order(path, arrival_seconds, 1)
-    notes: list[str] = []
-    tick_seconds = clock_tick_seconds(arrival_seconds)
-    if dialect.source_format == "mooncake" and tick_seconds >= COARSE_TICK_SECONDS:
-        arrival_seconds = spread_coarse_clock(arrival_seconds, tick_seconds, seed)
-        notes.append(f"times spread inside the clock's ticks of {tick_seconds:g} s")
     blocks = (np.array(block_ids, np.int64), np.array(offsets, np.int64), dialect.block_tokens)
     trace = build_trace(
         stem(path),
@@ -124,8 +113,9 @@ def _finish(
         np.maximum(columns[0], 1),
         columns[1],
         prefix_blocks=blocks if len(block_ids) else None,
-        notes=tuple(notes),
     )
+    if dialect.source_format == "mooncake":
+        trace = spread_coarse_clock(trace, seed)
     kept = np.flatnonzero(trace.output_tokens > 0)
     if len(kept) == len(trace):
         return trace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
 from pathlib import Path
 
@@ -65,10 +66,24 @@ def _json_keys(path: Path, line: str) -> frozenset[str]:
 def _refuse_known_others(path: Path, header: list[str]) -> None:
     """Explain the files that lie beside traces and are easily mistaken for one."""
     names = set(header)
+    if {"User Count", "Requests/s"} <= names or {"Request Count", "Median Response Time"} <= names:
+        raise InvalidInput(
+            f"{path}: Locust's statistics hold no lengths; give the requests.csv of a load test"
+        )
     if {"field", "mean", "q50"} <= names:
         clients = path.name.replace("lengths", "clients")
         raise InvalidInput(f"{path}: ServeGen lengths only; give {clients} instead")
     if "t_s" in names:
         raise InvalidInput(f"{path}: rates only, no requests; give a ServeGen X-clients file")
-    if len(header) == 3 and header[1] in ("add", "remove"):
+    if {"prompt_time", "token_time"} <= names:
+        raise InvalidInput(f"{path}: measured service times, not requests")
+    if len(header) == 3 and (header[1] in ("add", "remove") or _is_date(header[0])):
         raise InvalidInput(f"{path}: spot-capacity events, not requests; give it as --spot-trace")
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True

@@ -98,10 +98,46 @@ class Trace:
             notes=(*self.notes, note) if note else self.notes,
         )
 
+    def in_order(self) -> Trace:
+        """Return the trace sorted by time, with a note if it was not; equal times keep their place.
+
+        Recordings are often written when a request ends, not when it arrives.
+        """
+        early = int((np.diff(self.arrival_seconds) < 0).sum())
+        if not early:
+            return self
+        rows = np.argsort(self.arrival_seconds, kind="stable")
+        note = f"the file goes back in time {early} times; its requests were sorted"
+        start_seconds = float(self.arrival_seconds[rows[0]])
+        return self.select(rows, name=self.name, start_seconds=start_seconds, note=note)
+
     def between(self, start_seconds: float, end_seconds: float, *, name: str) -> Trace:
         """Return the requests that arrive in ``[start, end)``, with times from ``start``."""
         low, high = np.searchsorted(self.arrival_seconds, [start_seconds, end_seconds])
         return self.select(np.arange(low, high), name=name, start_seconds=start_seconds)
+
+    def hardest(self, longest_seconds: float, load: Floats, window_seconds: float) -> Trace:
+        """Return the part of at most that length with the most load in it.
+
+        Args:
+            longest_seconds: A trace that is no longer stays as it is.
+            load: Load per window of the whole trace.
+            window_seconds: Length of such a window.
+        """
+        if self.duration_seconds <= longest_seconds:
+            return self
+        windows = max(1, int(longest_seconds / window_seconds))
+        sums = np.concatenate(([0.0], np.cumsum(load)))
+        first = int(np.argmax(sums[windows:] - sums[:-windows])) if len(load) >= windows else 0
+        start = first * window_seconds
+        part = self.between(start, start + longest_seconds, name=self.name)
+        note = (
+            f"the {longest_seconds / 3600:g} hardest hours of "
+            f"{self.duration_seconds / 3600:.0f}, from hour {start / 3600:.1f} on"
+        )
+        # What comes first in a part comes at its beginning.
+        moved = part.arrival_seconds - part.arrival_seconds[0]
+        return dataclasses.replace(part, arrival_seconds=moved, notes=(*part.notes, note))
 
     def halves(self) -> tuple[Trace, Trace]:
         """Return the training half and the test half, cut at the middle of the time."""
@@ -184,7 +220,7 @@ def build_trace(
     prefix_blocks: tuple[Integers, Integers, int] | None = None,
     notes: tuple[str, ...] = (),
 ) -> Trace:
-    """Return a trace that starts at 0; the default tier and no prefix blocks if not given."""
+    """Return a trace in order, from 0; default tier and no prefix blocks if not given."""
     count = len(arrival_seconds)
     no_blocks = (np.zeros(0, np.int64), np.zeros(count + 1, np.int64), 0)
     ids, offsets, block_tokens = prefix_blocks or no_blocks
@@ -200,4 +236,4 @@ def build_trace(
         prefix_block_offsets=offsets,
         prefix_block_tokens=block_tokens,
         notes=notes,
-    )
+    ).in_order()

@@ -1,0 +1,1 @@
+"""Compares the simulator's service model with a real engine."""
