@@ -15,7 +15,12 @@ import yaml
 from tests.cluster.go_command import module_folder
 from tests.cluster.node import engine as engines
 from tests.cluster.node.environment import Mount, make_environment, make_models
-from tests.cluster.node.images import BASE_PACKAGES, Archives, make_archives
+from tests.cluster.node.images import (
+    BASE_PACKAGES,
+    DATABASE_PACKAGES,
+    Archives,
+    make_archives,
+)
 from tests.cluster.node.node_image import PACKAGES, TAG, make_node_image
 from tests.cluster.node.our_images import build_with_own_engine
 from tests.cluster.node.packages import make_engine_root, make_system
@@ -71,7 +76,8 @@ def _bring_up_with_own_engine(work: Work, ends_with_this_process: bool) -> dict[
     root = make_engine_root(work)
     node_image = make_node_image(work, make_system(work, root, "node", PACKAGES))
     base_system = make_system(work, root, "base", BASE_PACKAGES)
-    archives = make_archives(work, base_system, find_kuberay_image())
+    database_system = make_system(work, root, "database", DATABASE_PACKAGES)
+    archives = make_archives(work, base_system, database_system, find_kuberay_image())
     mounts = make_models(work, MODELS) + make_environment(work)
     engine = engines.start_engine(work, root, ends_with_this_process=ends_with_this_process)
     with work.step("Loading the node image") as step:

@@ -29,6 +29,12 @@ host is linked to, and what KubeRay's probes call."""
 BASE_TAG = "python:3.11-slim-bookworm"
 """The public image that the base stands in for, by the name that ``deploy/images`` calls it."""
 
+DATABASE_PACKAGES = ("postgresql-15",)
+"""Of a Debian of its own: no other image needs a database server and its compiler."""
+
+DATABASE_TAG = "docker.io/library/postgres:15-bookworm"
+"""The public image that it stands in for, by the name that the chart's CPU mode asks for."""
+
 _PAUSE = Path(__file__).parent / "pause" / "main.go"
 
 
@@ -54,29 +60,32 @@ def find_image_names() -> dict[str, str]:
     return {line.rpartition("/")[2].partition(":")[0]: line for line in lines}
 
 
-def make_archives(work: Work, system: Path, kuberay_image: str) -> Archives:
+def make_archives(work: Work, system: Path, database_system: Path, kuberay_image: str) -> Archives:
     """Make the archives of all images that a cluster starts with.
 
     Args:
         work: Progress and log.
         system: A Debian with ``BASE_PACKAGES``.
+        database_system: A Debian with ``DATABASE_PACKAGES``.
         kuberay_image: Name and tag in KubeRay's manifests.
     """
     programs = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"]
     programs += ["etcd", "coredns", "kuberay-operator"]
     paths = [str(binary_path(name)) for name in programs]
-    target = work.place.cache / f"images-{digest_of(paths, system.name, _PAUSE, Path(__file__))}"
+    systems = [system.name, database_system.name]
+    target = work.place.cache / f"images-{digest_of(paths, systems, _PAUSE, Path(__file__))}"
     with work.making(target) as made:
         if made is not None:
             with work.step("Making the images of the control plane, kube-proxy and KubeRay"):
                 made.mkdir()
-                _make(made, system, kuberay_image)
+                _make(made, system, database_system, kuberay_image)
     return Archives(target / "nodes", target / "base.tar")
 
 
-def _make(folder: Path, system: Path, kuberay_image: str) -> None:
+def _make(folder: Path, system: Path, database_system: Path, kuberay_image: str) -> None:
     names = find_image_names()
     base = pack_folder(system, folder / "base-layer.tar")
+    database = pack_folder(database_system, folder / "database-layer.tar")
     path = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
 
     def program(name: str, tag: str, on: Sequence[Layer], folder_in_image: str = "") -> Image:
@@ -93,6 +102,7 @@ def _make(folder: Path, system: Path, kuberay_image: str) -> None:
     every_node = [
         Image(names["pause"], [pause_layer], {"Entrypoint": ["/pause"]}),
         Image(BASE_TAG, [base], {"Cmd": ["python3"], "Env": path}),
+        Image(DATABASE_TAG, [database], {"Cmd": ["postgres"], "Env": path}),
         program("kube-proxy", names["kube-proxy"], [base], "usr/local/bin/"),
         program("coredns", names["coredns"], []),
         Image(kuberay_image, [kuberay], {"Entrypoint": ["/manager"], "User": "65532:65532"}),
@@ -105,5 +115,5 @@ def _make(folder: Path, system: Path, kuberay_image: str) -> None:
         (folder / "nodes" / role).mkdir(parents=True)
         write_archive(images, folder / "nodes" / role / "images.tar")
     write_archive([every_node[1]], folder / "base.tar")
-    for scratch in [*folder.glob("*.layer"), folder / "base-layer.tar", pause]:
+    for scratch in [*folder.glob("*.layer"), *folder.glob("*-layer.tar"), pause]:
         scratch.unlink()
