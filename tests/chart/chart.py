@@ -15,6 +15,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy" / "helm" / "trierarch"
 CASES = sorted((CHART / "ci").glob("*-values.yaml"))
+EXAMPLES = ROOT / "docs" / "examples"
 CPU_VALUES = CHART / "values-cpu.yaml"
 
 RELEASE = "trierarch"
@@ -63,10 +64,18 @@ class Helm:
         program: The binary.
         home: Empty folder.
         kubeconfig: The cluster; none for commands that need none.
+        timeout_seconds: How long a command may take.
     """
 
-    def __init__(self, program: Path, home: Path, kubeconfig: Path | None = None) -> None:
+    def __init__(
+        self,
+        program: Path,
+        home: Path,
+        kubeconfig: Path | None = None,
+        timeout_seconds: float = 120.0,
+    ) -> None:
         self._program = program
+        self._timeout_seconds = timeout_seconds
         self._environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(home),
@@ -89,7 +98,7 @@ class Helm:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=self._timeout_seconds,
         )
         if done.returncode != 0:
             raise Refused(done.stdout + done.stderr)

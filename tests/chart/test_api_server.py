@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 import yaml
 from kubernetes import client
-from tests.chart.chart import CASES, CHART, CPU_VALUES, RELEASE, Helm, Refused, Rendered
+from tests.chart.chart import (
+    CASES,
+    CHART,
+    CPU_VALUES,
+    EXAMPLES,
+    RELEASE,
+    Helm,
+    Refused,
+    Rendered,
+)
 from tests.cluster.api_server import ApiServer
 from tests.cluster.build import build, module_folder
 from tests.cluster.go_command import find_go, go_environment
@@ -214,6 +223,18 @@ def test_a_release_is_installed_upgraded_rolled_back_and_removed(
     assert password() == first, "the data of before can still be opened"
     cluster_helm.run("uninstall", RELEASE, *where)
     kubectl.run("delete", "pricebook", f"kept-{namespace}")
+
+
+def test_the_examples_are_accepted(kubectl: Kubectl, namespace: str) -> None:
+    for file in (CHART / "files" / "crds").glob("*.yaml"):
+        options = ("--server-side", "--force-conflicts", "--filename", str(file))
+        assert kubectl.run("apply", *options).returncode == 0
+    kubectl.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+    options = ("--dry-run=server", "--validate=strict", "--filename", str(EXAMPLES))
+    done = kubectl.run("apply", "--namespace", namespace, *options)
+    assert done.returncode == 0, done.stderr
+    kinds = {line.split(".")[0] for line in done.stdout.splitlines()}
+    assert kinds == {"acceleratorclass", "pricebook", "tenant", "modeldeployment"}
 
 
 PRICES = """

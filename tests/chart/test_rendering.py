@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.chart.chart import CASES, CHART, CPU_VALUES, NAMESPACE, RELEASE, Helm, Rendered
+from tests.chart.chart import CASES, CHART, CPU_VALUES, EXAMPLES, NAMESPACE, RELEASE, Helm, Rendered
 from tests.chart.chart import environment as variables
 from tests.cluster.node.environment import MODELS_ON_NODES, ON_NODES
 from tests.cluster.node.our_images import ENGINE_TAG, PLATFORM_TAG
@@ -414,7 +414,10 @@ class TestCpuMode:
         assert told["TRIERARCH_OPERATOR_ENGINE_IMAGE"] == ENGINE_TAG
         assert container(cpu.pods()["trierarch-gateway"], "gateway")["image"] == PLATFORM_TAG
         text = cpu.one("ConfigMap", "engine")["data"]["pod-template.yaml"]
-        assert {ON_NODES, MODELS_ON_NODES} <= set(re.findall(r"/trierarch/[a-z]+", text))
+        assert ON_NODES in set(re.findall(r"/trierarch/[a-z]+", text))
+        example = yaml.safe_load((EXAMPLES / "model-deployment.yaml").read_text())
+        source = example["spec"]["model"]["source"]
+        assert source.removeprefix("file://").rpartition("/")[0] == MODELS_ON_NODES
 
 
 def test_notes_give_the_next_command(helm: Helm) -> None:
