@@ -344,7 +344,10 @@ class TestNetworkPolicies:
             for rule in full.one("NetworkPolicy", "gateway")["spec"]["ingress"]
             if rule["ports"][0]["port"] == "http"
         ]
-        assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"tenant": "yes"}}}]
+        tenants, tests = rule["from"]
+        assert tenants == {"namespaceSelector": {"matchLabels": {"tenant": "yes"}}}
+        wanted = tests["podSelector"]["matchLabels"].items()
+        assert wanted <= full.one("Pod", "test-models")["metadata"]["labels"].items()
 
     def test_replicas_are_closed_in_every_named_namespace(self, full: Rendered) -> None:
         policies = [
