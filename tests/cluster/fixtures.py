@@ -6,7 +6,6 @@ time that a test may take. The server starts when the first such test asks, and 
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -25,16 +24,34 @@ EXISTING_CLUSTER_VARIABLE = "KUBECONFIG_FOR_TESTS"
 TOOLS = ("kubernetes", "etcd", "kwok")
 """What every test of the API tier needs."""
 
+TOOLS_OF_FIXTURES = {"api_server": TOOLS, "helm_program": ("helm",)}
+"""What a test needs that uses a fixture, marked or not."""
+
+_FAILED = pytest.StashKey[set[str]]()
+"""Tools whose build has failed in this run: once is enough."""
+
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Build a test's tools before its time begins to run."""
-    mark = item.get_closest_marker("cluster")
-    if mark is not None:
-        with contextlib.suppress(BuildError):  # The fixture that needs it says so again.
-            for name in (*TOOLS, *mark.args):
+    failed = item.config.stash.setdefault(_FAILED, set())
+    for name in _tools_of(item):
+        if name not in failed:
+            try:
                 build(name)
+            except BuildError:  # What needs the tool tries again, and says why it cannot.
+                failed.add(name)
     return (yield)
+
+
+def _tools_of(item: pytest.Item) -> list[str]:
+    """Return the tools that a test needs, by its marker and its fixtures."""
+    mark = item.get_closest_marker("cluster")
+    names = [] if mark is None else [*TOOLS, *mark.args]
+    for fixture, tools in TOOLS_OF_FIXTURES.items():
+        if fixture in getattr(item, "fixturenames", ()):
+            names += tools
+    return names
 
 
 @pytest.fixture(scope="session")
