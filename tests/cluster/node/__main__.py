@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from tests.cluster.__main__ import main as run_tier
 from tests.cluster.go_command import BuildError
 from tests.cluster.node.cluster import (
     bring_up,
@@ -54,6 +55,10 @@ def main() -> int:
 
 
 def _up(work: Work) -> int:
+    situation = find_situation()
+    if situation.kind == "api-tier-only":
+        print(situation.sentence)
+        return run_tier(["up-api", "--nodes", "2"])
     environment = bring_up(work)
     print(kubectl(work.place, "get", "nodes"), end="")
     print(NEXT, end="")
