@@ -20,6 +20,8 @@ from tests.cluster.kubeconfig import write_kubeconfig
 from tests.cluster.ports import free_ports
 from tests.cluster.run_folder import ClusterError, RunFolder, RunProcess, run_folder
 
+from trierarch_setup import disk
+
 HOST = "127.0.0.1"
 
 READY_SECONDS = 120.0
@@ -32,6 +34,9 @@ NODE_GRACE_SECONDS = 16
 
 STARTS = 3
 """A free port may be taken before the server binds it; then the next ones are tried."""
+
+NEEDED_BYTES = disk.GIB // 2
+"""Room for etcd's files (64 MB each) and the logs of a long run."""
 
 _PORT_TAKEN = "address already in use"
 
@@ -106,6 +111,11 @@ class ApiTier:
         for process in self.processes.values():
             process.require_alive()
 
+    def met_taken_port(self) -> bool:
+        """Tell whether a process could not listen because another one had its port."""
+        logs = (process.log_file for process in self.processes.values())
+        return any(_PORT_TAKEN in log.read_text(errors="replace") for log in logs)
+
     def _launch(self, name: str, binary: str, options: Sequence[str]) -> None:
         self.processes[name] = self.folder.start(name, [str(build(binary)), *options])
 
@@ -148,6 +158,7 @@ class ApiTier:
             f"--key-file={self._store.key}",
             # The data need not survive the machine, only the API server.
             "--unsafe-no-fsync",
+            "--log-level=warn",
         ]
 
     def _server_options(self) -> list[str]:
@@ -232,13 +243,13 @@ def running_api_tier(
     for binary in ("etcd", "kube-apiserver"):
         build(binary)
     for attempt in range(1, STARTS + 1):
-        with run_folder("api", parent) as folder:
+        with run_folder("api", parent, needed_bytes=NEEDED_BYTES) as folder:
             tier = ApiTier(folder, pick_ports(3))
             try:
                 try:
                     tier.start()
-                except ClusterError as error:
-                    if attempt == STARTS or _PORT_TAKEN not in str(error):
+                except ClusterError:
+                    if attempt == STARTS or not tier.met_taken_port():
                         raise
                     continue
                 yield tier

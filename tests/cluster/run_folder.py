@@ -27,6 +27,7 @@ from trierarch.embedded.leftovers import (
     end_processes,
     find_processes,
 )
+from trierarch_setup import disk
 
 _LOCK_NAME = "lock"
 
@@ -129,21 +130,36 @@ class RunProcess:
 
 
 @contextmanager
-def run_folder(kind: str, parent: Path | None = None) -> Iterator[RunFolder]:
+def run_folder(
+    kind: str, parent: Path | None = None, *, needed_bytes: int = 0
+) -> Iterator[RunFolder]:
     """Make a run's folder and take it away at the end; first remove what killed runs left.
 
     Args:
         kind: The beginning of its name.
         parent: Where runs have their folders; in the user's cache when left out.
+        needed_bytes: Free space without which not to begin.
+
+    Raises:
+        ClusterError: If the folder cannot be made, or its disk is too full.
     """
     parent = parent or cluster_cache() / "runs"
-    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = parent / f"{kind}-{secrets.token_hex(4)}"
-    # Alone, so that no one takes a folder whose lock is not yet held for a dead run's.
-    with _hold(parent / ".lock"):
-        remove_leftovers(parent)
-        path.mkdir(mode=0o700)
-        descriptor = _try_to_hold(path / _LOCK_NAME)
+    try:
+        parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Alone, so that no one takes a folder whose lock is not yet held for a dead run's.
+        with _hold(parent / ".lock"):
+            remove_leftovers(parent)
+            free_bytes = disk.room(parent).free_bytes
+            if free_bytes < needed_bytes:
+                raise ClusterError(
+                    f"the disk of {parent} is too full: {needed_bytes >> 20} MiB are needed there"
+                    f" and {free_bytes >> 20} MiB are free"
+                )
+            path.mkdir(mode=0o700)
+            descriptor = _try_to_hold(path / _LOCK_NAME)
+    except OSError as error:
+        raise ClusterError(f"{parent} cannot hold a run's files: {error}") from error
     if descriptor is None:
         raise ClusterError(f"{path} was taken by another process")
     try:

@@ -131,7 +131,8 @@ def _open(tier: ApiTier) -> None:
     socket.create_connection((str(parts.hostname), int(parts.port or 0)), timeout=5).close()
 
 
-def test_a_taken_port_is_not_the_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", [0, 2], ids=["etcd", "api-server"])
+def test_a_taken_port_is_not_the_end(tmp_path: Path, which: int) -> None:
     asked: list[list[int]] = []
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -140,7 +141,7 @@ def test_a_taken_port_is_not_the_end(tmp_path: Path) -> None:
         def pick(count: int) -> list[int]:
             ports = free_ports(count)
             if not asked:
-                ports[0] = taken.getsockname()[1]
+                ports[which] = taken.getsockname()[1]
             asked.append(ports)
             return ports
 

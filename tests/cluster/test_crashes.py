@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.cluster.api_tier import running_api_tier, wait_until
-from tests.cluster.run_folder import remove_leftovers, run_folder
+from tests.cluster.run_folder import ClusterError, remove_leftovers, run_folder
 
 from trierarch.embedded.leftovers import find_processes
 
@@ -108,6 +108,24 @@ def test_a_run_that_lives_is_left_alone(harness: tuple[int, Path], tmp_path: Pat
     with run_folder("other", tmp_path) as other:
         assert other.path != folder
     assert len(processes_of(folder)) == 3
+
+
+def test_a_run_that_would_fill_the_disk_does_not_begin(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ClusterError, match=r"is too full: \d+ MiB are needed there and \d+ MiB"),
+        run_folder("big", tmp_path, needed_bytes=2**62),
+    ):
+        pass
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def test_a_place_that_cannot_hold_a_run_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ClusterError, match=r"file cannot hold a run's files: .*File exists"),
+        run_folder("any", tmp_path / "file"),
+    ):
+        pass
 
 
 def test_a_folder_without_a_lock_is_removed(tmp_path: Path) -> None:
