@@ -188,6 +188,11 @@ def test_a_gateway_drains_before_it_is_killed(full: Rendered) -> None:
     assert spec["terminationGracePeriodSeconds"] >= pause["sleep"]["seconds"] + 45 + 10
 
 
+def test_libraries_find_a_name_for_a_user_that_has_only_a_number(full: Rendered) -> None:
+    for name in ("gateway", "operator"):
+        assert variables(container(full.pods()[f"trierarch-{name}"], name))["USER"]
+
+
 def test_service_links_cannot_be_mistaken_for_settings(full: Rendered) -> None:
     """A Service called trierarch-gateway would set TRIERARCH_GATEWAY_PORT=tcp://..."""
     assert all(

@@ -97,6 +97,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
   value: "1"
 - name: HOME
   value: /tmp
+# The pod's user has a number and perhaps no name, which libraries ask for.
+- name: USER
+  value: trierarch
 {{- end }}
 
 {{/* `settings` as environment variables. Arguments: prefix, settings. */}}
