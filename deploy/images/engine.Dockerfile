@@ -16,7 +16,9 @@ RUN set -e; \
         rm -rf /var/lib/apt/lists/*; \
     fi; \
     useradd --uid 1000 --create-home ray
+# The library path is for an interpreter that a volume brings.
 ENV PATH=/opt/trierarch/bin:/trierarch/environment/bin:/usr/local/bin:/usr/bin:/bin \
+    LD_LIBRARY_PATH=/trierarch/environment/python/lib \
     HOME=/home/ray \
     PYTHONSAFEPATH=1 \
     PYTHONUNBUFFERED=1 \
