@@ -28,7 +28,7 @@ SHARING_FOLDERS = (
     "integration/stack",
 )
 
-pytest_plugins = ["tests.cluster.fixtures"]
+pytest_plugins = ["tests.cluster.fixtures", "tests.cluster.node.fixtures"]
 
 
 def find_folder(path: str) -> str | None:

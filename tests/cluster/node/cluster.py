@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tests.cluster.node.images import (
     make_archives,
 )
 from tests.cluster.node.node_image import PACKAGES, TAG, make_node_image
-from tests.cluster.node.our_images import build_with_own_engine
+from tests.cluster.node.our_images import build_with_own_engine, build_with_registry
 from tests.cluster.node.packages import make_engine_root, make_system
 from tests.cluster.node.place import CHECKOUT, Place, locked
 from tests.cluster.node.situation import Situation, find_situation
@@ -88,11 +88,9 @@ def _bring_up_with_own_engine(work: Work, ends_with_this_process: bool) -> dict[
         mounts=[_images_mount(archives), *mounts],
         own_disks=True,
     )
-    _create(work, configuration, engine.environment, ["--image", TAG])
+    _create(work, configuration, engine.environment, ["--image", TAG, "--retain"])
     ours = build_with_own_engine(work, engine.environment, archives.base)
-    with work.step("Loading our images onto the nodes") as step:
-        load = [str(binary_path("kind")), "load", "image-archive", str(ours)]
-        work.run(step, [*load, "--name", place.name], engine.environment)
+    _load(work, ours, engine.environment)
     _install_kuberay(work)
     _put_tools(place)
     return environment_of(place)
@@ -108,10 +106,14 @@ def _bring_up_with_registry(work: Work, situation: Situation) -> dict[str, str]:
     with work.step("Deleting what is left of an earlier cluster") as step:
         work.run(step, [kind, "delete", "cluster", "--name", place.name], environment)
     mounts = make_models(work, MODELS)
-    if sys.platform == "linux":
+    on_linux = sys.platform == "linux"
+    if on_linux:
         mounts += make_environment(work)
+    target = "host" if on_linux else "cpu"
+    ours = build_with_registry(work, situation.kind, engine_target=target)
     configuration = configure(yaml.safe_load(CONFIGURATION.read_text()), mounts=mounts)
     _create(work, configuration, environment, [])
+    _load(work, ours, environment)
     _install_kuberay(work)
     (place.state / "situation").write_text(situation.kind)
     return environment_of(place)
@@ -257,6 +259,15 @@ def _create(
                 )
             step.tick()
             time.sleep(0.5)
+
+
+def _load(work: Work, archives: Sequence[Path], environment: Mapping[str, str]) -> None:
+    """Put images onto the workers: nothing of ours runs on the control plane."""
+    place = work.place
+    with work.step("Loading our images onto the nodes") as step:
+        load = [str(binary_path("kind")), "load", "image-archive", *map(str, archives)]
+        workers = ",".join(name for name in list_nodes(place) if "worker" in name)
+        work.run(step, [*load, "--name", place.name, "--nodes", workers], environment)
 
 
 def _install_kuberay(work: Work) -> None:

@@ -32,6 +32,9 @@ START_SECONDS = 60.0
 
 _HERE = Path(__file__).parent
 _CAP_SYS_RESOURCE = 24
+
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""Engines that this process has started, to be asked about when they have ended."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -158,6 +161,8 @@ def stop_engine(place: Place) -> None:
     """End a cluster's engine and with it every node, mount and interface; delete its folder."""
     for pid in find_engine_processes(place.name):
         os.kill(pid, signal.SIGKILL)
+        if pid in _children:
+            _children.pop(pid).wait()
         while Path(f"/proc/{pid}").exists() and _state(pid) != "Z":
             time.sleep(0.05)
     remove_control_groups(place.name)
@@ -202,7 +207,7 @@ def _spawn(place: Place, root: Path, ends_with_this_process: bool) -> subprocess
     command += ["--kill-child", str(tini), "-s", "--", "bash", str(_HERE / "inside.sh")]
     command += [str(root), str(place.state), place.name]
     with (place.state / "engine.log").open("ab") as log:
-        return subprocess.Popen(
+        outer = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -212,6 +217,8 @@ def _spawn(place: Place, root: Path, ends_with_this_process: bool) -> subprocess
             env={"PATH": os.environ["PATH"], "HOME": "/root", MARK: place.name},
             preexec_fn=functools.partial(_prepare, ends_with_this_process),
         )
+    _children[outer.pid] = outer
+    return outer
 
 
 def _prepare(ends_with_this_process: bool) -> None:

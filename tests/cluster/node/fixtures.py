@@ -10,7 +10,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tests.cluster.node import engine as engines
 from tests.cluster.node.cluster import bring_up, find_kubectl, is_ready, take_down
 from tests.cluster.node.faults import Faults
 from tests.cluster.node.place import find_place
+from tests.cluster.node.settings import find_changes, read_settings
 from tests.cluster.node.situation import find_situation
 from tests.cluster.node.work import Work
 
@@ -33,10 +34,17 @@ class KindCluster:
     Attributes:
         kubeconfig: Its administrator's credentials.
         engine: Runs the nodes; None for a cluster that is not ours to break.
+        settings_before: Of the machine, before this session started the cluster.
     """
 
     kubeconfig: Path
     engine: engines.Engine | None
+    settings_before: Mapping[str, str] | None = None
+
+    def find_changed_settings(self) -> dict[str, tuple[str, str]]:
+        """Return the machine's settings that differ from before the start."""
+        assert self.settings_before is not None
+        return find_changes(self.settings_before, read_settings())
 
     @property
     def faults(self) -> Faults:
@@ -104,7 +112,7 @@ class KindCluster:
                 forward.kill()
 
 
-def wait_for(condition: Any, seconds: float, every_seconds: float = 1.0) -> float:
+def wait_for(condition: Callable[[], bool], seconds: float, every_seconds: float = 1.0) -> float:
     """Wait until a condition holds and return how long that took."""
     began_seconds = time.monotonic()
     while not condition():
@@ -134,11 +142,12 @@ def kind_cluster(request: pytest.FixtureRequest) -> Iterator[KindCluster]:
         pytest.skip(situation.sentence)
     place = find_place("tests")
     capture = request.config.pluginmanager.getplugin("capturemanager")
+    before = read_settings()
+    work = Work(place)
     with capture.global_and_fixture_disabled():
-        work = Work(place)
         bring_up(work, ends_with_this_process=True)
     try:
-        yield KindCluster(place.kubeconfig, engines.find_engine(place))
+        yield KindCluster(place.kubeconfig, engines.find_engine(place), before)
     finally:
         take_down(work)
 
