@@ -162,9 +162,12 @@ def stop_engine(place: Place) -> None:
     for pid in find_engine_processes(place.name):
         os.kill(pid, signal.SIGKILL)
         if pid in _children:
-            _children.pop(pid).wait()
+            _children[pid].wait()
         while Path(f"/proc/{pid}").exists() and _state(pid) != "Z":
             time.sleep(0.05)
+    for pid, child in list(_children.items()):
+        if child.poll() is not None:
+            del _children[pid]
     remove_control_groups(place.name)
     if place.state.exists():
         shutil.rmtree(place.state)
