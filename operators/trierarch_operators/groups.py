@@ -38,6 +38,15 @@ class Group:
     replica: Announcement | None = None
 
     @property
+    def replica_id(self) -> ReplicaId:
+        """Of the replica on it: the same from the first pod to the last, so that it is paid once.
+
+        What a replica calls itself is known late, and is another after a crash.
+        """
+        namespace = self.pods[0]["metadata"].get("namespace", "") if self.pods else ""
+        return ReplicaId(f"{namespace}.{self.cluster}.{self.name}")
+
+    @property
     def placed_pods(self) -> int:
         """Pods that hold a node's accelerators."""
         return sum(bool(pod["spec"].get("nodeName")) for pod in self.pods)
@@ -102,14 +111,19 @@ def _endpoint(group: Group, model: str, variant: str, now_seconds: float) -> Rep
     said = group.replica
     if said is None:
         return ReplicaEndpoint(
-            replica_id=ReplicaId(group.name),
+            replica_id=group.replica_id,
             model=ModelName(model),
             variant=VariantName(variant),
             state=ReplicaState.STARTING,
             started_unix_seconds=group.started_unix_seconds,
             reason="StartingProcess" if group.is_placed else "WaitingForAccelerators",
         )
-    endpoint = dataclasses.replace(said.endpoint, started_unix_seconds=group.started_unix_seconds)
+    endpoint = dataclasses.replace(
+        said.endpoint,
+        replica_id=group.replica_id,
+        variant=VariantName(variant) if variant else said.endpoint.variant,
+        started_unix_seconds=group.started_unix_seconds,
+    )
     is_silent = now_seconds - said.heard_seconds > SILENCE_SECONDS
     if endpoint.state is ReplicaState.READY and is_silent:
         return dataclasses.replace(endpoint, state=ReplicaState.FAILED, reason="NotHeardOf")

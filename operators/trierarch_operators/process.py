@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+import httpx
 import kopf
 import yaml
 from starlette.requests import Request
@@ -19,15 +20,22 @@ from starlette.routing import Route
 
 from trierarch.adapters.http_server import HttpServer, build_http_server
 from trierarch.adapters.kubernetes import ClusterAccess, KubernetesApi, Resource
+from trierarch.adapters.ledger import Ledger
+from trierarch.controller.accounting import Accountant
+from trierarch.controller.deciding import Decider, DecidingParts
 from trierarch.controller.server import build_app
-from trierarch.controller.telemetry import ControllerMetrics
+from trierarch.controller.telemetry import ControllerMetrics, build_tracer
 from trierarch.core.clock import Clock, SystemClock
 from trierarch.core.errors import InvalidInput
 from trierarch.observability.logging import configure_logging
+from trierarch.observability.tracing import Tracer
 from trierarch.settings.operator import OperatorSettings
 from trierarch_operators.announced import AnnouncementBook
+from trierarch_operators.autoscaler.reconcile import AutoscalerReconciler
+from trierarch_operators.cost_controller.reconcile import CostReconciler
 from trierarch_operators.events import EventRecorder
 from trierarch_operators.fleet import ClusterFleet
+from trierarch_operators.labels import APPROVAL_ANNOTATION
 from trierarch_operators.leader_election import LeaderElection
 from trierarch_operators.model_deployment.manifests import RaySettings
 from trierarch_operators.model_deployment.pod_templates import PodSettings
@@ -104,9 +112,20 @@ class Operator:
         settings: How it behaves.
         clock: Time.
         api: The API server.
+        client: For the gateway and the engines.
+        ledger: The books; None where there are none.
+        tracer: Of decisions.
     """
 
-    def __init__(self, settings: OperatorSettings, clock: Clock, api: KubernetesApi) -> None:
+    def __init__(
+        self,
+        settings: OperatorSettings,
+        clock: Clock,
+        api: KubernetesApi,
+        client: httpx.AsyncClient,
+        ledger: Ledger | None,
+        tracer: Tracer,
+    ) -> None:
         identity = settings.identity or f"{socket.gethostname()}-{os.getpid()}"
         self.settings = settings
         self.metrics = ControllerMetrics()
@@ -139,6 +158,42 @@ class Operator:
             lambda: self.election.leads,
         )
         self.queue = WorkQueue(self.reconciler.reconcile)
+        self.costs = CostReconciler(
+            api,
+            self.cache,
+            self.fleet,
+            ledger,
+            settings.cost_window_seconds,
+            clock,
+            lambda: self.election.leads,
+        )
+        self.accountant = None
+        if ledger is not None:
+            self.accountant = Accountant(
+                ledger, self.costs.priced, self.metrics, settings.cost_window_seconds
+            )
+        self.autoscaler = AutoscalerReconciler(
+            api,
+            self.cache,
+            self.fleet,
+            Decider(
+                DecidingParts(
+                    client=client,
+                    ledger=ledger,
+                    metrics=self.metrics,
+                    tracer=tracer,
+                    clock=clock,
+                    gateway_admin_url=settings.gateway_admin_url,
+                    cost_window_seconds=settings.cost_window_seconds,
+                )
+            ),
+            EventRecorder(api, "trierarch.dev/autoscaler", identity, clock),
+            self.costs.prices,
+            clock,
+            lambda: self.election.leads,
+        )
+        self.decisions = WorkQueue(self.autoscaler.reconcile)
+        self._decided: dict[Key, object] = {}
         self.resync = Resync(api, self.cache, settings.namespaces)
         self._reviewer = TokenReviewer(api, settings.engine_service_account, clock)
 
@@ -164,12 +219,20 @@ class Operator:
             key = key_of(found)
             if self.cache.get(MODEL_DEPLOYMENTS, key) is None:
                 self.queue.forget(key)
+                self.decisions.forget(key)
                 self.fleet.forget(key)
-            else:
-                self.queue.add(key)
+                self._decided.pop(key, None)
+                return
+            self.queue.add(key)
+            metadata = found["metadata"]
+            asked = (metadata["uid"], metadata["generation"], _approval(found))
+            if self._decided.get(key) != asked:
+                # A status that changes is no reason to decide again before its time.
+                self._decided[key] = asked
+                self.decisions.add(key)
             return
         if resource == ACCELERATOR_CLASSES:
-            self._on_lead()
+            self._look_at_all()
             return
         if resource not in LABELLED:
             return
@@ -187,17 +250,47 @@ class Operator:
             self.queue.add(owner)
 
     def _on_lead(self) -> None:
-        """Look at everything."""
         self._scaler.begin()
+        self._look_at_all()
+
+    def _look_at_all(self) -> None:
         for key in self.cache.keys(MODEL_DEPLOYMENTS):
             self.queue.add(key)
+            self.decisions.add(key)
+
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """Return everything that runs for ever, beside kopf."""
+        settings = self.settings
+        loops = [
+            self.election.run(),
+            self.resync.run(settings.resync_seconds),
+            self.forget(),
+            self.costs.run(settings.cost_interval_seconds),
+            *(self.queue.work() for _ in range(settings.workers)),
+            *(self.decisions.work() for _ in range(settings.workers)),
+        ]
+        if self.accountant is not None:
+            loops.append(self.accountant.run_capacity(settings.capacity_interval_seconds))
+            loops.append(self.accountant.run_allocation(settings.cost_interval_seconds))
+        return loops
+
+
+def _approval(found: Object) -> str | None:
+    return (found["metadata"].get("annotations") or {}).get(APPROVAL_ANNOTATION)
 
 
 async def _serve(settings: OperatorSettings, clock: Clock, access: ClusterAccess) -> None:
     async with contextlib.AsyncExitStack() as stack:
         api = KubernetesApi(access, FIELD_MANAGER, clock.monotonic_seconds)
         stack.push_async_callback(api.close)
-        operator = Operator(settings, clock, api)
+        # Gateway and engines are inside the cluster; a proxy would only be in the way.
+        client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+        ledger = None
+        if settings.ledger_url:
+            ledger = await asyncio.to_thread(Ledger.open, settings.ledger_url, clock)
+            stack.callback(ledger.close)
+        tracer = build_tracer(settings.otlp_endpoint, stack)
+        operator = Operator(settings, clock, api, client, ledger, tracer)
         server = operator.build_server()
         # Probes are answered while the cluster's own parts are still being installed.
         listening = asyncio.ensure_future(server.serve())
@@ -212,13 +305,7 @@ async def _serve(settings: OperatorSettings, clock: Clock, access: ClusterAccess
                 clusterwide=not settings.namespaces,
                 namespaces=settings.namespaces,
             )
-            await _run_side_by_side(
-                watching,
-                operator.election.run(),
-                operator.resync.run(settings.resync_seconds),
-                operator.forget(),
-                *(operator.queue.work() for _ in range(settings.workers)),
-            )
+            await _run_side_by_side(watching, *operator.loops())
         finally:
             await operator.election.release()
             server.should_exit = True

@@ -13,6 +13,8 @@ from typing import Any
 from trierarch_operators.conditions import Finding, build_conditions
 from trierarch_operators.labels import DEPLOYMENT_LABEL, ROLE_LABEL
 
+_MOST_WAITING_LENGTH = 1024
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class VariantState:
@@ -84,10 +86,10 @@ def _progressing(
     updating = [variant.name for variant in variants if variant.is_updating]
     if updating:
         return finding("True", "Updating", f"a new cluster is made for {', '.join(updating)}")
-    starting = sum(variant.starting for variant in variants)
+    missing = sum(max(0, variant.desired - variant.ready) for variant in variants)
     draining = sum(variant.draining for variant in variants)
-    if starting:
-        return finding("True", "Starting", f"{starting} groups are starting")
+    if missing:
+        return finding("True", "Starting", f"{missing} groups are on their way")
     if draining:
         return finding("True", "Draining", f"{draining} groups finish what they have")
     if is_suspended:
@@ -117,6 +119,7 @@ def build_status(
                 "startingReplicas": v.starting,
                 "rayService": v.ray_service,
                 "layout": v.layout,
+                "waitingFor": v.waiting[:_MOST_WAITING_LENGTH],
             }
             for v in variants
         ],

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from trierarch.adapters.ray_serve import ServeApplication
+from trierarch.controller.accounting import Priced
 from trierarch.controller.deployment import ModelDeployment
 from trierarch.controller.replica_records import Announcement, Announcements, join_replica
 from trierarch.core.clock import Clock
@@ -67,6 +68,21 @@ class Fleet:
                 now_seconds,
             )
             for replica in application.replicas
+        ]
+
+    def priced(self) -> list[Priced] | None:
+        """Return all replicas with what prices them; None before Ray Serve has answered."""
+        if self.applications is None:
+            return None
+        return [
+            Priced(
+                model=ModelName(model.name),
+                variant=VariantName(model.engine.variant),
+                replicas=self.replicas(model),
+                accelerator=model.accelerator,
+                accelerators=model.accelerators,
+            )
+            for model in self.models
         ]
 
     def replicas_document(self) -> dict[str, Any]:

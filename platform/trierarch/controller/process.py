@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
-import os
 import signal
 from typing import Any
 
 import httpx
 
-from trierarch import __version__
 from trierarch.adapters.http_server import build_http_server
 from trierarch.adapters.ledger import Ledger
 from trierarch.adapters.ray_serve import RayServe
 from trierarch.controller.accounting import Accountant
+from trierarch.controller.deciding import Decider, DecidingParts
 from trierarch.controller.deploying import Deployer
 from trierarch.controller.deployment import ModelDeployment, ModelDeploymentFile
 from trierarch.controller.fleet import Fleet
-from trierarch.controller.scaling import Autoscaler, ScalingParts
+from trierarch.controller.scaling import Autoscaler
 from trierarch.controller.server import build_app, expect_token
-from trierarch.controller.telemetry import ControllerMetrics
+from trierarch.controller.telemetry import ControllerMetrics, build_tracer
 from trierarch.core.clock import Clock, SystemClock
 from trierarch.core.errors import InvalidInput
 from trierarch.observability.logging import configure_logging
-from trierarch.observability.tracing import Tracer, start_otlp_writer
 from trierarch.settings.controller import ControllerSettings
 
 _logger = logging.getLogger(__name__)
@@ -81,21 +78,19 @@ async def _serve(
             )
 
         deployer = Deployer(serve, fleet, build_application)
-        accountant = Accountant(ledger, fleet, metrics, settings.cost_window_seconds)
-        autoscaler = Autoscaler(
-            ScalingParts(
+        accountant = Accountant(ledger, fleet.priced, metrics, settings.cost_window_seconds)
+        decider = Decider(
+            DecidingParts(
                 client=client,
-                serve=serve,
                 ledger=ledger,
-                fleet=fleet,
                 metrics=metrics,
-                tracer=_build_tracer(settings, stack),
+                tracer=build_tracer(settings.otlp_endpoint, stack),
                 clock=clock,
                 gateway_admin_url=settings.gateway_admin_url,
-                interval_seconds=settings.decision_interval_seconds,
                 cost_window_seconds=settings.cost_window_seconds,
             )
         )
+        autoscaler = Autoscaler(decider, serve, fleet, settings.decision_interval_seconds)
         server = build_http_server(
             build_app(fleet, metrics, clock, expect_token(token)),
             host=LOCALHOST,
@@ -108,20 +103,6 @@ async def _serve(
             accountant.run_allocation(settings.allocation_interval_seconds),
             autoscaler.run(),
         )
-
-
-def _build_tracer(settings: ControllerSettings, stack: contextlib.AsyncExitStack) -> Tracer:
-    export = None
-    if settings.otlp_endpoint:
-        writer = start_otlp_writer(
-            settings.otlp_endpoint,
-            service_name="trierarch-controller",
-            service_version=__version__,
-            on_drop=functools.partial(_logger.warning, "gave up %d traces"),
-        )
-        stack.callback(writer.close)
-        export = writer.put
-    return Tracer(sample_ratio=1.0, random_bytes=os.urandom, export=export)
 
 
 async def _run_until_signal(*loops: Any) -> None:

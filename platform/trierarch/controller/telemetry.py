@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import logging
+import os
 from collections.abc import Iterable
 
 from opentelemetry.trace import SpanKind
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from trierarch import __version__
 from trierarch.adapters.ledger.reports import CurrentSpend
 from trierarch.autoscaling.decision import ScalingDecision, Stage
 from trierarch.core.quantities import Money
 from trierarch.cost.unit_cost import UnitCost, UnitCostMissing
 from trierarch.observability import names
-from trierarch.observability.tracing import SpanNote, Tracer
+from trierarch.observability.tracing import SpanNote, Tracer, start_otlp_writer
+
+_logger = logging.getLogger(__name__)
 
 _STAGES = {
     "analyze": (Stage.ANALYZE, Stage.RECOMMEND),
@@ -84,6 +91,26 @@ class ControllerMetrics:
     def set_drift(self, drift: Money) -> None:
         """Set what capacity cost less what was allocated."""
         self._drift.set(float(drift.amount))
+
+
+def build_tracer(otlp_endpoint: str, stack: contextlib.AsyncExitStack) -> Tracer:
+    """Return the tracer of decisions; its writer ends with the stack.
+
+    Args:
+        otlp_endpoint: Base address of a collector; empty exports nothing.
+        stack: Of the process.
+    """
+    export = None
+    if otlp_endpoint:
+        writer = start_otlp_writer(
+            otlp_endpoint,
+            service_name="trierarch-controller",
+            service_version=__version__,
+            on_drop=functools.partial(_logger.warning, "gave up %d traces"),
+        )
+        stack.callback(writer.close)
+        export = writer.put
+    return Tracer(sample_ratio=1.0, random_bytes=os.urandom, export=export)
 
 
 def trace_decision(

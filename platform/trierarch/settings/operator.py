@@ -70,8 +70,10 @@ class OperatorSettings(BaseSettings):
     """Objects that are reconciled at the same time."""
     placement_grace_seconds: NonNegativeFloat = 30.0
     """How long a group may be placed in part before all of it is given back."""
-    decision_interval_seconds: PositiveFloat = 15.0
-    """Between two looks at which model deployments are due for a decision."""
+    capacity_interval_seconds: PositiveFloat = 5.0
+    """Between two entries of what exists into the ledger."""
+    cost_interval_seconds: PositiveFloat = 15.0
+    """Between two splits of what capacity cost over who used it."""
     cost_window_seconds: PositiveFloat = 300.0
     """Over which spend and tokens are compared."""
     otlp_endpoint: str = ""

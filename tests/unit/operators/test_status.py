@@ -31,7 +31,7 @@ def conditions(*variants: VariantState, **flags: bool) -> dict[str, tuple[str, s
             ("True", "Serving"),
             ("True", "Starting"),
         ),
-        (VariantState("v", desired=1), {}, ("False", "NoReadyReplica"), ("False", "Settled")),
+        (VariantState("v", desired=1), {}, ("False", "NoReadyReplica"), ("True", "Starting")),
         (VariantState("v"), {}, ("False", "ScaledToZero"), ("False", "Settled")),
         (
             VariantState("v", ready=1, draining=1),

@@ -218,6 +218,8 @@ class VariantStatus(ApiModel):
     """Whole groups the autoscaler has decided on."""
     starting_replicas: int | None = Field(default=None, ge=0)
     """Whole groups on their way."""
+    waiting_for: str | None = Field(default=None, max_length=1_024)
+    """What is missing for a group that cannot be placed; empty if nothing is."""
     hourly_cost: Decimal | None = None
     """Dollars per hour of all groups that exist."""
     ray_service: str | None = Field(default=None, max_length=63)

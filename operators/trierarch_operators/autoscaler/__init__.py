@@ -1,0 +1,1 @@
+"""Decides how many groups of which variant, and writes the decision into the status."""

@@ -1,0 +1,183 @@
+"""Decides for one model deployment after the other, each at its own interval.
+
+The decisions are those of embedded mode: one object becomes record, log line, metric,
+trace, Event and status. Carrying it out is the other controller's, which reads the status.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+
+from pydantic import ValidationError
+
+from trierarch.adapters.kubernetes import KubernetesApi
+from trierarch.api.v1alpha1 import API_VERSION
+from trierarch.api.v1alpha1.model_deployment import ModelDeployment
+from trierarch.autoscaling.decision import ScalingDecision
+from trierarch.controller.deciding import Decider
+from trierarch.core.clock import Clock
+from trierarch.core.errors import InvalidInput, TrierarchError
+from trierarch.cost.prices import PriceBook
+from trierarch_operators.autoscaler.status import build_status, says_something_new
+from trierarch_operators.autoscaler.subjects import build_subject
+from trierarch_operators.events import EventRecorder
+from trierarch_operators.fleet import ClusterFleet, PlannedVariant
+from trierarch_operators.object_cache import Key, Object, ObjectCache
+from trierarch_operators.price_books import price_of
+from trierarch_operators.resources import MODEL_DEPLOYMENTS
+
+_logger = logging.getLogger(__name__)
+
+FIELD_MANAGER = "trierarch-autoscaler"
+
+_DOCUMENT_LIFE_SECONDS = 1.0
+"""One answer of the gateway serves all decisions of this time: it tells of all models."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Heard:
+    """What the gateway last said."""
+
+    at_seconds: float = float("-inf")
+    document: dict[str, object] | None = None
+
+
+class AutoscalerReconciler:
+    """Looks at model deployments.
+
+    Args:
+        api: For writes.
+        cache: For reads.
+        fleet: Knows plans and replicas.
+        decider: Makes decisions.
+        events: Tells people.
+        prices: Returns the book of now.
+        clock: Time.
+        leads: Whether this process may act.
+    """
+
+    def __init__(
+        self,
+        api: KubernetesApi,
+        cache: ObjectCache,
+        fleet: ClusterFleet,
+        decider: Decider,
+        events: EventRecorder,
+        prices: Callable[[], PriceBook],
+        clock: Clock,
+        leads: Callable[[], bool],
+    ) -> None:
+        self._api = api
+        self._cache = cache
+        self._fleet = fleet
+        self._decider = decider
+        self._events = events
+        self._prices = prices
+        self._clock = clock
+        self._leads = leads
+        self._heard = _Heard()
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Decide for one deployment; return the seconds until its next decision.
+
+        Raises:
+            TrierarchError: If the decision could not be written into the status.
+        """
+        found = self._cache.get(MODEL_DEPLOYMENTS, key)
+        if found is None or not self._leads():
+            self._decider.forget(str(key))
+            return None
+        try:
+            deployment = ModelDeployment.model_validate(found)
+        except ValidationError:
+            # The other controller says so; a correction is a change and comes here again.
+            return None
+        spec = deployment.spec
+        if found["metadata"].get("deletionTimestamp") or spec.paused or spec.suspend:
+            return None
+        if spec.replicas == 0:
+            return None
+        planned = self._plan(found, deployment)
+        interval_seconds = float(spec.scaling.behavior.interval_seconds)
+        if not any(one.variant.max_replicas for one in planned):
+            return interval_seconds
+        await self._decide(key, found, deployment, planned)
+        return interval_seconds
+
+    def _plan(self, found: Object, deployment: ModelDeployment) -> list[PlannedVariant]:
+        planned = []
+        for variant in deployment.spec.variants:
+            try:
+                planned.append(self._fleet.plan(found, deployment, variant))
+            except InvalidInput:
+                # Said by the other controller; what cannot be run is no choice.
+                continue
+        return planned
+
+    async def _decide(
+        self,
+        key: Key,
+        found: Object,
+        deployment: ModelDeployment,
+        planned: list[PlannedVariant],
+    ) -> None:
+        now_unix_seconds = self._clock.unix_seconds()
+        book = self._prices()
+        model = deployment.spec.model.name
+        names = [one.variant.name for one in planned]
+        subject = build_subject(
+            key,
+            deployment,
+            found["metadata"].get("annotations") or {},
+            planned,
+            {name: self._fleet.replicas(key, model, name) for name in names},
+            {one.variant.name: price_of(book, one, now_unix_seconds) for one in planned},
+            now_unix_seconds,
+        )
+
+        async def act(decision: ScalingDecision) -> None:
+            await self._write(key, decision)
+
+        await self._decider.decide(subject, await self._ask_gateway(), act)
+
+    async def _ask_gateway(self) -> dict[str, object] | None:
+        now_seconds = self._clock.monotonic_seconds()
+        if now_seconds - self._heard.at_seconds >= _DOCUMENT_LIFE_SECONDS:
+            # Noted before the answer, so that many decisions at once ask only once.
+            self._heard.at_seconds = now_seconds
+            self._heard.document = await self._decider.ask_gateway()
+        return self._heard.document
+
+    async def _write(self, key: Key, decision: ScalingDecision) -> None:
+        # Others may have written while the engines were asked.
+        found = self._cache.get(MODEL_DEPLOYMENTS, key)
+        if found is None or not self._leads():
+            return
+        existing = found.get("status") or {}
+        metadata = found["metadata"]
+        wanted = build_status(decision, existing, metadata["generation"])
+        if not says_something_new(wanted, existing):
+            return
+        manifest = {
+            "apiVersion": API_VERSION,
+            "kind": "ModelDeployment",
+            "metadata": {
+                "name": metadata["name"],
+                "namespace": metadata["namespace"],
+                "uid": metadata["uid"],
+            },
+            "status": wanted,
+        }
+        try:
+            written = await self._api.apply(
+                MODEL_DEPLOYMENTS, manifest, subresource="status", field_manager=FIELD_MANAGER
+            )
+        except TrierarchError as error:
+            # The next decision finds the same difference and tries again.
+            _logger.warning("decision %s was not carried out: %s", decision.id, error)
+            return
+        self._cache.put(MODEL_DEPLOYMENTS, written)
+        if decision.changes:
+            await self._events.record(found, "Scale", decision.reason.value, decision.message)
