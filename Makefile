@@ -68,7 +68,7 @@ layers: setup ## Check that imports go down only
 ##@ Benchmarks
 
 .PHONY: bench
-bench: bench-gateway bench-serving bench-autoscaling ## Run every benchmark there is
+bench: bench-gateway bench-serving bench-autoscaling bench-operator ## Run every benchmark there is
 
 .PHONY: bench-gateway
 bench-gateway: setup ## Measure the gateway against HAProxy and no proxy (options in ARGS)
@@ -81,6 +81,10 @@ bench-serving: setup ## Measure a replica behind the gateway against bare vLLM (
 .PHONY: bench-autoscaling
 bench-autoscaling: setup ## Compare scaling policies on a trace, both fleets (ARGS="--trace FILE")
 	@exec $(BIN)/python -m benchmarks.autoscaling $(ARGS)
+
+.PHONY: bench-operator
+bench-operator: setup ## Follow a thousand changing model deployments on a real API server (options in ARGS)
+	@exec $(BIN)/python -m benchmarks.operator $(ARGS)
 
 ##@ Upkeep
 

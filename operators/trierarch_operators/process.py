@@ -155,7 +155,7 @@ class Operator:
             build_ray_settings(settings),
             settings.drain_seconds,
             clock,
-            lambda: self.election.leads,
+            self.may_act,
         )
         self.queue = WorkQueue(self.reconciler.reconcile)
         self.costs = CostReconciler(
@@ -165,7 +165,7 @@ class Operator:
             ledger,
             settings.cost_window_seconds,
             clock,
-            lambda: self.election.leads,
+            self.may_act,
         )
         self.accountant = None
         if ledger is not None:
@@ -190,12 +190,16 @@ class Operator:
             EventRecorder(api, "trierarch.dev/autoscaler", identity, clock),
             self.costs.prices,
             clock,
-            lambda: self.election.leads,
+            self.may_act,
         )
         self.decisions = WorkQueue(self.autoscaler.reconcile)
         self._decided: dict[Key, object] = {}
         self.resync = Resync(api, self.cache, settings.namespaces)
         self._reviewer = TokenReviewer(api, settings.engine_service_account, clock)
+
+    def may_act(self) -> bool:
+        """Return whether this process may change anything now."""
+        return self.election.leads
 
     def build_server(self) -> HttpServer:
         """Return the HTTP surface."""

@@ -117,8 +117,9 @@ class Reconciler:
             return None
         if found["metadata"].get("deletionTimestamp"):
             return await self._finish(found, deployment)
-        await self._hold(found)
         states = [await self._look_at(found, deployment, v) for v in deployment.spec.variants]
+        # After the writes that people wait for: until then the owner reference cleans up.
+        await self._hold(found)
         if not deployment.spec.paused:
             await self._remove_others(found, {v.name for v in deployment.spec.variants})
         await self._write_status(
