@@ -223,7 +223,11 @@ def measure_kuberay(
     client: httpx.Client, kubeconfig: Path, folder: Path, count: int, per_second: float
 ) -> dict[str, float]:
     """Return KubeRay's own times from a RayService to its RayCluster, at the same rate."""
-    command = [str(build("kuberay-operator")), "-enable-leader-election=false", "-metrics-addr=127.0.0.1:0"]
+    command = [
+        str(build("kuberay-operator")),
+        "-enable-leader-election=false",
+        "-metrics-addr=127.0.0.1:0",
+    ]
     command += ["-health-probe-bind-address=127.0.0.1:0", f"-kubeconfig={kubeconfig}"]
     names = [f"peer-{number}" for number in range(count)]
     template = {"spec": {"containers": [{"name": "ray", "image": "ray"}]}}

@@ -1,7 +1,7 @@
-"""Write what is generated from the custom resources' models.
+"""Write what is generated from the custom resources' models and their reasons.
 
-``python -m trierarch_operators.generate`` writes the chart's definitions and the
-reference page into a checkout; a test fails when a file is older than its model.
+``python -m trierarch_operators.generate`` writes the chart's definitions, the reference page
+and the runbook into a checkout; a test fails when a file is older than its model.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import yaml
 
 from trierarch.api.v1alpha1.definitions import KINDS, build_definition
 from trierarch.api.v1alpha1.reference import build_reference
+from trierarch_operators.runbook import build_pages
 
 DEFINITIONS = Path("deploy/helm/trierarch/files/crds")
 REFERENCE = Path("docs/reference/custom-resources.md")
+RUNBOOK = Path("docs/runbook")
 
 
 def build_files() -> dict[Path, str]:
@@ -27,6 +29,7 @@ def build_files() -> dict[Path, str]:
         for kind in KINDS
     }
     files[REFERENCE] = build_reference()
+    files |= {RUNBOOK / name: text for name, text in build_pages().items()}
     return files
 
 

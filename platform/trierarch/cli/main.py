@@ -17,6 +17,8 @@ COMMANDS = {
     "up": ("up:up", "Serve a model on this machine until Ctrl-C."),
     "down": ("down:down", "End a run that `trierarch up` started."),
     "gateway": ("gateway:gateway", "Run the gateway alone."),
+    "operator": ("trierarch_operators.command:operator", "Run the operator in a cluster."),
+    "approve": ("trierarch_operators.approval:approve", "Allow a deployment to cost more."),
     "plan": ("plan:plan", "Show how a model fits on accelerators, and at what cost."),
     "simulate": ("simulate:simulate", "Replay a trace of requests under one policy."),
     "compare": ("compare:compare", "Compare policies on the same trace."),
@@ -26,7 +28,8 @@ COMMANDS = {
     "prices": ("prices:prices", "Show, import and check prices."),
     "version": ("version:version", "Show versions."),
 }
-"""Module and function below ``trierarch.cli``, and the line in the list of commands."""
+"""Module and function, and the line in the list of commands. A module without a dot is below
+``trierarch.cli``; the others are of packages above it, which are found by name only."""
 
 
 class LazyGroup(click.Group):
@@ -34,7 +37,7 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands that this installation holds, in their order."""
-        return [name for name in COMMANDS if importlib.util.find_spec(_module(name)) is not None]
+        return [name for name in COMMANDS if _is_installed(name)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command."""
@@ -51,7 +54,16 @@ class LazyGroup(click.Group):
 
 
 def _module(name: str) -> str:
-    return f"trierarch.cli.{COMMANDS[name][0].partition(':')[0]}"
+    module = COMMANDS[name][0].partition(":")[0]
+    return module if "." in module else f"trierarch.cli.{module}"
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(_module(name)) is not None
+    except ModuleNotFoundError:
+        # The package above it is not there.
+        return False
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
