@@ -143,6 +143,7 @@ class Operator:
             events,
             clock,
             settings.placement_grace_seconds,
+            settings.placement_pause_seconds,
             hears_replicas=bool(settings.announce_url),
         )
         self.fleet = ClusterFleet(self.cache, self.announced, clock, self._on_announcement)

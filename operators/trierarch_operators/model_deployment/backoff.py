@@ -32,9 +32,15 @@ class PlacementBackoff:
         """Return how many groups may have pods now."""
         return wanted if self.is_over(now_unix_seconds) else min(wanted, self.limit)
 
-    def fail(self, placed_groups: int, now_unix_seconds: float, message: str) -> PlacementBackoff:
+    def fail(
+        self,
+        placed_groups: int,
+        now_unix_seconds: float,
+        message: str,
+        first_pause_seconds: float = FIRST_PAUSE_SECONDS,
+    ) -> PlacementBackoff:
         """Return what to remember after a group was given back."""
-        pause_seconds = min(FIRST_PAUSE_SECONDS * 2**self.failures, LONGEST_PAUSE_SECONDS)
+        pause_seconds = min(first_pause_seconds * 2**self.failures, LONGEST_PAUSE_SECONDS)
         return PlacementBackoff(
             failures=min(self.failures + 1, 16),
             limit=placed_groups,

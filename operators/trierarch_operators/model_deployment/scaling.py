@@ -35,6 +35,7 @@ class ClusterScaler:
         events: Tells people.
         clock: Time.
         grace_seconds: How long a group may be placed in part.
+        pause_seconds: Until a group that was given back is tried again; doubles each time.
         hears_replicas: Whether replicas announce themselves; without that no placed group goes.
     """
 
@@ -45,6 +46,7 @@ class ClusterScaler:
         events: EventRecorder,
         clock: Clock,
         grace_seconds: float,
+        pause_seconds: float,
         *,
         hears_replicas: bool,
     ) -> None:
@@ -53,6 +55,7 @@ class ClusterScaler:
         self._events = events
         self._clock = clock
         self._grace_seconds = grace_seconds
+        self._pause_seconds = pause_seconds
         self._hears_replicas = hears_replicas
         self._listening_since_seconds = clock.monotonic_seconds()
         self._backoffs: dict[Key, PlacementBackoff] = {}
@@ -84,7 +87,9 @@ class ClusterScaler:
         if stuck:
             placed = sum(group.is_placed for group in own)
             message = _describe_stuck(stuck[0])
-            self._backoffs[key] = backoff.fail(placed, now_unix_seconds, message)
+            self._backoffs[key] = backoff.fail(
+                placed, now_unix_seconds, message, self._pause_seconds
+            )
             await self._resize(cluster, max(placed, current - len(stuck)), stuck)
             await self._events.record(
                 deployment, "Release", "InsufficientCapacity", message, kind="Warning"

@@ -70,6 +70,8 @@ class OperatorSettings(BaseSettings):
     """Objects that are reconciled at the same time."""
     placement_grace_seconds: NonNegativeFloat = 30.0
     """How long a group may be placed in part before all of it is given back."""
+    placement_pause_seconds: PositiveFloat = 30.0
+    """Until a group that was given back is tried again; doubles each time, up to ten minutes."""
     capacity_interval_seconds: PositiveFloat = 5.0
     """Between two entries of what exists into the ledger."""
     cost_interval_seconds: PositiveFloat = 15.0
