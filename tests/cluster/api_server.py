@@ -30,6 +30,11 @@ class ApiServer:
     scratch: Path
     tier: ApiTier | None = None
 
+    def require_alive(self) -> None:
+        """Raise `ClusterError` with a log's end if a process of its own tier has ended."""
+        if self.tier is not None:
+            self.tier.require_alive()
+
     @contextlib.contextmanager
     def connect(self, kubeconfig: Path | None = None) -> Iterator[client.ApiClient]:
         """Yield a client for the Python library's API classes.

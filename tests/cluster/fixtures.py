@@ -71,6 +71,7 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 @pytest.fixture
 def namespace(api_server: ApiServer) -> Iterator[str]:
     """Yield a namespace that only this test uses; it is deleted afterwards."""
+    api_server.require_alive()
     with api_server.new_namespace() as name:
         yield name
 
@@ -78,6 +79,7 @@ def namespace(api_server: ApiServer) -> Iterator[str]:
 @pytest.fixture
 def api_client(api_server: ApiServer) -> Iterator[client.ApiClient]:
     """Yield an administrator's client for the classes of the ``kubernetes`` package."""
+    api_server.require_alive()  # Else each test from here on would only say "refused".
     with api_server.connect() as connection:
         yield connection
 
