@@ -1,9 +1,11 @@
 """Finds the cheapest schedule that meets a share of the objective, in the simulator itself.
 
-Plan with a price on every predicted miss, run the plan, learn from the run what
-each slot really misses at its count, adjust the price, and plan again. Every run
-that meets the share is a candidate; the cheapest is kept. A plan alone would be
-a bound on its own model only; running it makes it one on the metric that
+Fixed fleets of several sizes say what each slot misses at each count. Plan with a
+price on every predicted miss, run the plan, learn from the run what each slot
+really misses at its count, adjust the price, and plan again. At last take single
+replicas out of the cheapest schedule for as long as it still meets the share.
+Every run that meets the share is a candidate; the cheapest is kept. A plan alone
+would be a bound on its own model only; running it makes it one on the metric that
 policies are judged by. Runs of policies are learned from and are candidates
 too: whoever knows the future can do what they did.
 """
@@ -40,8 +42,15 @@ LOAD_FACTORS = (1.0, 1.15, 1.35, 1.8, 2.5, 3.5, 5.0, 8.0)
 """Replicas over the work that arrives, for the first runs that fill the table; the higher ones
 only until one of them meets the share."""
 FACTORS_ALWAYS_TRIED = 3
+FIXED_FLEETS = 6
+"""Runs to find the smallest fixed fleet that meets the share, at most; a bisection."""
 REFINEMENTS = 8
 """Plans made with the table; each costs one run."""
+TRIMMED_REQUESTS = 3_000_000
+"""Requests to simulate while taking single replicas out: many runs of a short trace, few of a
+long one."""
+FEWEST_TRIMS, MOST_TRIMS = 6, 40
+TRIM_DRAW = 0x7213
 PRICE_HALVINGS = 30
 """Bisection steps for the price of a miss; doubles hold no more that matters."""
 
@@ -89,6 +98,7 @@ class ClairvoyantSearch:
         self._budget = (1.0 - attainment_ratio) * float(self._is_interactive.sum())
         self._drain_seconds = 0.0
         self._flex_reward = 0.0
+        self._own: tuple[tuple[bool, float], NDArray[np.int64]] | None = None
         self.best: Found | None = None
 
     def learn(self, evidence: Evidence, *, is_candidate: bool = True) -> None:
@@ -101,41 +111,103 @@ class ClairvoyantSearch:
 
     def run(self, *, progress: Callable[[float], None] | None = None) -> Found:
         """Search and return the cheapest schedule found."""
-        total = len(LOAD_FACTORS) + REFINEMENTS
+        trims = min(MOST_TRIMS, max(FEWEST_TRIMS, TRIMMED_REQUESTS // max(1, len(self._trace))))
+        total = FIXED_FLEETS + len(LOAD_FACTORS) + REFINEMENTS + trims
+        if self.best is not None:
+            # What the best policy had ready, with starts as late as the future allows.
+            self._try(self.best.evidence.ready)
+        self._try_fixed_fleets()
+        _report(progress, FIXED_FLEETS / total)
         for done, factor in enumerate(LOAD_FACTORS):
             is_met = self.best is not None and self.best.is_feasible
             if is_met and done >= FACTORS_ALWAYS_TRIED:
                 break
-            self.learn(self._try(self._counts_for_load(factor)))
-            _report(progress, (done + 1) / total)
+            self._try(self._counts_for_load(factor))
+            _report(progress, (FIXED_FLEETS + done + 1) / total)
         caution = 1.0
         for done in range(REFINEMENTS):
-            evidence = self._refine(caution)
-            summary = evidence.summary
+            summary = self._refine(caution).summary
             missed = (1.0 - summary.slo_attainment.both) * float(self._is_interactive.sum())
             caution *= min(1.3, max(0.6, (self._budget + 1.0) / (missed + 1.0))) ** 0.7
             self._adjust_flex(summary)
-            self.learn(evidence)
-            _report(progress, (len(LOAD_FACTORS) + done + 1) / total)
+            _report(progress, (FIXED_FLEETS + len(LOAD_FACTORS) + done + 1) / total)
+        self._trim(trims)
         if self.best is None:
             raise RuntimeError("the search made no run")
         return self.best
+
+    def _try_fixed_fleets(self) -> None:
+        """Learn from fixed fleets around the smallest that meets the share."""
+        low = max(0, math.floor(self._load.mean()) - 1)
+        high = sum(size - 1 for size in self._sizes)
+        guess = math.ceil(1.3 * self._load.max())
+        for _ in range(FIXED_FLEETS):
+            if high - low <= 1:
+                break
+            middle = min(max(guess, low + 1), high - 1)
+            evidence = self._try(self._counts_for(np.full(self._slots, middle)))
+            if evidence.summary.slo_attainment.both >= self._attainment:
+                high = middle
+            else:
+                low = middle
+            guess = (low + min(high, 2 * low + 2)) // 2
+
+    def _trim(self, trims: int) -> None:
+        """Take a replica out of a stretch of the cheapest schedule, again and again.
+
+        Long stretches first, then shorter ones. What a stretch without it would miss is known
+        roughly from the table; those that would miss least come first.
+        """
+        generator = np.random.default_rng([self._seed, TRIM_DRAW])
+        for trial in range(trims):
+            longest = max(2, round(self._slots * 0.5 ** (1 + 5 * trial / trims)))
+            if self._own is None:
+                return
+            before = self._own[1]
+            counts = before.copy()
+            variant = int(generator.integers(len(self._sizes)))
+            begin = self._best_stretch(counts, longest, generator)
+            stretch = slice(begin, begin + longest)
+            least = self._setup.variants[variant].minimum_replicas
+            counts[stretch, variant] = np.maximum(counts[stretch, variant] - 1, least)
+            if (counts != before).any():
+                self._try(counts)
+
+    def _best_stretch(
+        self, counts: NDArray[np.int64], length: int, generator: np.random.Generator
+    ) -> int:
+        """Return where one replica fewer is likely to be missed least, of a few places drawn."""
+        misses = self._table.estimate()
+        slots, total = np.arange(self._slots), counts.sum(axis=1)
+        harm = misses[slots, np.maximum(total - 1, 0)] - misses[slots, total]
+        harm = np.where(total > 1, harm, np.inf)
+        places = generator.integers(0, max(1, self._slots - length + 1), 4)
+        return int(min(places, key=lambda place: harm[place : place + length].mean()))
 
     def _refine(self, caution: float) -> Evidence:
         return self._try(self._plan_for_budget(self._budget * caution))
 
     def _try(self, counts: NDArray[np.int64]) -> Evidence:
+        """Run a schedule and learn from it."""
         controller = ScheduleController(counts, self._slot_seconds)
-        return gather_evidence(simulate(self._setup, self._trace, controller, seed=self._seed))
+        evidence = gather_evidence(simulate(self._setup, self._trace, controller, seed=self._seed))
+        self.learn(evidence)
+        rank = _rank(self._judge(evidence))
+        if self._own is None or rank < self._own[0]:
+            self._own = (rank, counts)
+        return evidence
 
     def _offer(self, evidence: Evidence) -> None:
+        candidate = self._judge(evidence)
+        if self.best is None or _rank(candidate) < _rank(self.best):
+            self.best = candidate
+
+    def _judge(self, evidence: Evidence) -> Found:
         summary = evidence.summary
         is_feasible = summary.slo_attainment.both >= self._attainment and (
             summary.flex_attainment is None or summary.flex_attainment >= self._attainment
         )
-        candidate = Found(evidence, is_feasible)
-        if self.best is None or _rank(candidate) < _rank(self.best):
-            self.best = candidate
+        return Found(evidence, is_feasible)
 
     def _adjust_flex(self, summary: RunSummary) -> None:
         """Pay for idle capacity until it holds the flex work, and no longer than that."""
@@ -159,7 +231,10 @@ class ClairvoyantSearch:
         return spread_work(work, start, end, self._slot_seconds, self._slots)
 
     def _counts_for_load(self, factor: float) -> NDArray[np.int64]:
-        left = np.maximum(np.ceil(self._load * factor), 1).astype(np.int64)
+        return self._counts_for(np.maximum(np.ceil(self._load * factor), 1).astype(np.int64))
+
+    def _counts_for(self, left: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return so many replicas per slot, of the cheapest variants that have them."""
         counts = np.zeros((self._slots, len(self._sizes)), np.int64)
         limits = self._limits()
         order = np.argsort([variant.price.at(0.0) for variant in self._setup.variants])
