@@ -13,6 +13,7 @@ import math
 from trierarch.autoscaling.decision import Reason
 from trierarch.autoscaling.load import Load, fresh_latency, fresh_value, hold_after_seconds
 from trierarch.autoscaling.signals import Observation
+from trierarch.autoscaling.sizing import Sizing
 from trierarch.autoscaling.specification import ScalingSpec
 
 FULL_RATIO = 0.9
@@ -23,6 +24,12 @@ RELAXED_RATIO = 0.6
 
 RELAXED_QUEUE_RATIO = 0.5
 """Share of the queue target that may wait when a replica is given back."""
+
+IDLE_DEMAND = 0.01
+"""A lull in traffic that is expected to come back is not the end of it."""
+
+ALARM_RATIO = 5.0
+"""So many times the allowed misses tell of too little capacity before anything was learned."""
 
 MOST_REPLICAS = 1_000_000
 """No need is larger; a rate of nearly nothing would ask for more than a number can hold."""
@@ -53,20 +60,43 @@ def whole_replicas(load: float, load_per_replica: float) -> int:
     return math.ceil(load / load_per_replica - 1e-9)
 
 
-def analyze_growth(observation: Observation, spec: ScalingSpec, load: Load) -> list[Need]:
-    """Return what each analyzer asks for that finds the present capacity too small."""
+def analyze_growth(
+    observation: Observation, spec: ScalingSpec, load: Load, sizing: Sizing | None
+) -> list[Need]:
+    """Return what each analyzer asks for that finds the present capacity too small.
+
+    Args:
+        observation: The signals.
+        spec: The targets.
+        load: The signals, read.
+        sizing: What the learned model asks for; None while it knows nothing.
+    """
     needs = []
     if observation.ready == 0 and (load.waiting_requests > 0 or (load.arrivals_per_second or 0)):
         message = f"{load.waiting_requests:g} requests wait and no replica is ready"
         needs.append(Need(1, Reason.ACTIVATION, message))
     if observation.ready > 0:
-        needs += _queue_needs(observation, spec, load)
+        needs += _queue_needs(observation, spec, load, sizing)
         needs += _saturation_needs(observation, spec, load)
-        needs += _latency_needs(observation, spec)
+    if sizing is None:
+        needs += _latency_needs(observation, spec) if observation.ready > 0 else []
+    elif sizing.replicas > observation.ready:
+        needs.append(Need(sizing.replicas, Reason.FORECAST, _word_sizing(sizing, sizing.replicas)))
     return needs
 
 
-def _queue_needs(observation: Observation, spec: ScalingSpec, load: Load) -> list[Need]:
+def _word_sizing(sizing: Sizing, replicas: int) -> str:
+    expected = sizing.forecast
+    return (
+        f"{expected.level:.2f} replicas' worth of work arrives and {expected.demand:.2f} is"
+        f" expected in {expected.horizon_seconds:.0f} s; at {sizing.load_limit:.3f} per replica,"
+        f" where misses stay at {sizing.allowed_ratio:.2%}, that takes {replicas}"
+    )
+
+
+def _queue_needs(
+    observation: Observation, spec: ScalingSpec, load: Load, sizing: Sizing | None
+) -> list[Need]:
     ready = observation.ready
     depth = load.waiting_requests / ready
     if depth <= spec.target_queue_depth:
@@ -79,6 +109,17 @@ def _queue_needs(observation: Observation, spec: ScalingSpec, load: Load) -> lis
             f" {spec.target_queue_depth:g}",
         )
     ]
+    if sizing is not None:
+        work = load.waiting_requests * sizing.workload.request_seconds
+        drain_seconds = spec.behavior.backlog_drain_seconds
+        replicas = whole_replicas(
+            sizing.forecast.level + work / drain_seconds, sizing.greatest_load
+        )
+        message = (
+            f"{sizing.forecast.level:.2f} replicas' worth of work arrives and {work:.0f} s of it"
+            f" wait; to be rid of it in {drain_seconds:g} s takes {replicas}"
+        )
+        return [*needs, Need(replicas, Reason.BACKLOG, message)]
     hold_after = hold_after_seconds(spec)
     completed = fresh_value(
         observation.gateway.completed_per_second,
@@ -130,8 +171,15 @@ def _saturation_needs(observation: Observation, spec: ScalingSpec, load: Load) -
 
 
 def _latency_needs(observation: Observation, spec: ScalingSpec) -> list[Need]:
+    """Return one more replica if several times the allowed share of requests is too slow.
+
+    At a high percentile a few unlucky requests are no sign of too little capacity.
+    """
+    if spec.slo is None:
+        return []
     needs = []
-    for name, seconds, limit in measured_latencies(observation, spec):
+    percentile = max(50.0, 100.0 - ALARM_RATIO * (100.0 - spec.slo.percentile))
+    for name, seconds, limit in measured_latencies(observation, spec, percentile):
         if seconds > limit:
             needs.append(
                 Need(
@@ -144,13 +192,16 @@ def _latency_needs(observation: Observation, spec: ScalingSpec) -> list[Need]:
 
 
 def measured_latencies(
-    observation: Observation, spec: ScalingSpec
+    observation: Observation, spec: ScalingSpec, percentile: float | None = None
 ) -> list[tuple[str, float, float]]:
-    """Return name, measured seconds and promised seconds of what is promised and measured."""
+    """Return name, measured seconds and promised seconds of what is promised and measured.
+
+    The percentile is the objective's, unless another is asked for.
+    """
     if spec.slo is None:
         return []
     found = []
-    percentile = spec.slo.percentile
+    percentile = spec.slo.percentile if percentile is None else percentile
     gateway = observation.gateway
     for name, signal, limit in (
         ("time to first token", gateway.ttft, spec.slo.ttft_seconds),
@@ -177,7 +228,9 @@ def mean_seats(observation: Observation, spec: ScalingSpec) -> float | None:
     return seats / observation.ready if observation.ready else None
 
 
-def fewest_safe(observation: Observation, spec: ScalingSpec, load: Load) -> Need | None:
+def fewest_safe(
+    observation: Observation, spec: ScalingSpec, load: Load, sizing: Sizing | None
+) -> Need | None:
     """Return the smallest pool that the present load leaves relaxed; None if nothing can be said.
 
     This is the N/(N-1) check in general form: the load is put on fewer replicas and must stay
@@ -185,10 +238,14 @@ def fewest_safe(observation: Observation, spec: ScalingSpec, load: Load) -> Need
     """
     if not load.is_complete or load.running_requests is None:
         return None
-    if load.is_idle:
+    if load.is_idle and (sizing is None or sizing.forecast.demand < IDLE_DEMAND):
         floor = 0 if spec.behavior.scale_to_zero.enabled else 1
         return Need(floor, Reason.IDLE, "nothing arrives, waits or runs")
     seats = mean_seats(observation, spec)
+    if sizing is not None:
+        by_seats = 1 if seats is None else whole_replicas(load.running_requests, FULL_RATIO * seats)
+        replicas = max(1, sizing.replicas, by_seats)
+        return Need(replicas, Reason.LOW_LOAD, _word_sizing(sizing, replicas))
     if seats is None:
         return None
     for name, seconds, limit in measured_latencies(observation, spec):

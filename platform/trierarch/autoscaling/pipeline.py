@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 
 from trierarch.autoscaling.constraints import constrain
 from trierarch.autoscaling.decision import (
@@ -24,12 +25,17 @@ from trierarch.autoscaling.load import Freshness, Load, read_load
 from trierarch.autoscaling.outlook import build_conditions, build_counterfactual
 from trierarch.autoscaling.placement import place
 from trierarch.autoscaling.signals import Observation
+from trierarch.autoscaling.sizing import Sizing, size_fleet
 from trierarch.autoscaling.specification import ScalingSpec
-from trierarch.autoscaling.state import PipelineState, Recommendation
+from trierarch.autoscaling.state import PipelineState, Recommendation, Scarcity, SizingState
+from trierarch.autoscaling.workload import measure_workload
 from trierarch.core.identifiers import DecisionId
 
-SCALE_DOWN_WINDOW_COLD_STARTS = 2.0
+SCALE_DOWN_WINDOW_COLD_STARTS = 0.7
 """Default window of scale-down in cold starts: what is given back too early costs one."""
+
+RETRY_SECONDS = 600.0
+"""Time before a variant that was not given is asked for again."""
 
 LEAST_SCALE_DOWN_WINDOW_SECONDS = 60.0
 
@@ -71,19 +77,33 @@ def decide(
         spec,
         lost_for_seconds=0.0 if last_fresh is None else max(0.0, now - last_fresh),
     )
+    # While cheaper replicas take over there are more than were asked for.
     current = observation.current
+    if state.settled_replicas is not None:
+        current = min(current, max(state.settled_replicas, spec.min_replicas))
     draft = _Draft(current, Reason.AT_TARGET, "it is what the load needs")
     next_state = dataclasses.replace(state, last_decision_unix_seconds=now)
     _observe(draft, load)
     if load.freshness is Freshness.FRESH:
         next_state = dataclasses.replace(next_state, last_fresh_unix_seconds=now)
-        _analyze(draft, observation, spec, load)
-        next_state = _remember(next_state, spec, now, draft.replicas)
-        _stabilize(draft, observation, spec, next_state)
+        sizing, learned = _size(observation, spec, load, state)
+        next_state = dataclasses.replace(next_state, sizing=learned)
+        _analyze(draft, observation, spec, load, sizing)
+        next_state = _remember(next_state, observation, spec, draft.replicas)
+        _stabilize(draft, observation, spec, next_state, current)
     elif last_fresh is None:
         next_state = dataclasses.replace(next_state, last_fresh_unix_seconds=now)
     before_limits, wanted_reason, wanted_message = draft.replicas, draft.reason, draft.message
-    mix = place(observation, spec, draft.replicas)
+    next_state = dataclasses.replace(
+        next_state, scarce=_scarce(observation, state), settled_replicas=draft.replicas
+    )
+    scarce = frozenset(found.variant for found in next_state.scarce)
+    mix = place(observation, spec, draft.replicas, scarce=scarce)
+    placed = sum(mix.values())
+    is_switching = any(mix[v.name] > v.current for v in observation.variants)
+    if is_switching and placed > max(draft.replicas, spec.min_replicas):
+        message = "cheaper replicas start; dearer ones go when those serve"
+        draft.change(Stage.PLACE, placed, Reason.CHEAPER_VARIANT, message)
     limited = constrain(
         observation, spec, mix, wanted=draft.replicas, may_shrink=load.freshness is Freshness.FRESH
     )
@@ -93,12 +113,12 @@ def decide(
     if total != draft.replicas:
         message = f"the variants can carry {total}"
         draft.change(Stage.PLACE, total, Reason.INVENTORY, message)
-    if total > current:
+    if total > observation.current and before_limits > current:
         next_state = dataclasses.replace(next_state, last_addition_unix_seconds=now)
     # A limit binds although the count stays as it is: that is why it stays.
     binding = limited.limits[-1].reason if limited.limits else wanted_reason
     reason, message = draft.reason, draft.message
-    if total == current and before_limits != current and limited.limits:
+    if total == observation.current and before_limits != current and limited.limits:
         reason = limited.limits[-1].reason
         message = f"{limited.limits[-1].message}; {wanted_message}"
     if not draft.steps:
@@ -111,7 +131,7 @@ def decide(
         replicas=limited.mix,
         previous={variant.name: variant.current for variant in observation.variants},
         reason=reason,
-        message=_word(current, total, message),
+        message=_word(observation.current, total, message),
         steps=tuple(draft.steps),
         binding=binding,
         counterfactual=build_counterfactual(observation, spec, limited.mix),
@@ -120,6 +140,16 @@ def decide(
         inputs=DecisionInputs(observation, spec, state),
     )
     return decision, next_state
+
+
+def _scarce(observation: Observation, state: PipelineState) -> tuple[Scarcity, ...]:
+    """Return what lately could not be had; it is asked for again after a while."""
+    now = observation.now_unix_seconds
+    found = {s.variant: s for s in state.scarce if 0 <= now - s.at_unix_seconds < RETRY_SECONDS}
+    for variant in observation.variants:
+        if variant.not_obtained:
+            found[variant.name] = Scarcity(variant.name, now)
+    return tuple(found.values())
 
 
 def _word(current: int, desired: int, message: str) -> str:
@@ -139,10 +169,33 @@ def _observe(draft: _Draft, load: Load) -> None:
     draft.reason, draft.message = reason, message
 
 
-def _analyze(draft: _Draft, observation: Observation, spec: ScalingSpec, load: Load) -> None:
+def _size(
+    observation: Observation, spec: ScalingSpec, load: Load, state: PipelineState
+) -> tuple[Sizing | None, SizingState]:
+    workload = measure_workload(observation, spec, load) if spec.slo is not None else None
+    if workload is None or not load.is_complete:
+        return None, state.sizing
+    return size_fleet(
+        observation,
+        spec,
+        load,
+        workload,
+        state.sizing,
+        last_decision_unix_seconds=state.last_decision_unix_seconds,
+        horizon_seconds=cold_start_seconds(observation, spec) + spec.behavior.interval_seconds,
+    )
+
+
+def _analyze(
+    draft: _Draft,
+    observation: Observation,
+    spec: ScalingSpec,
+    load: Load,
+    sizing: Sizing | None,
+) -> None:
     """Put the largest need into the draft, or the smaller pool that would do."""
     current = draft.replicas
-    needs = analyze_growth(observation, spec, load)
+    needs = analyze_growth(observation, spec, load, sizing)
     for need in needs:
         step = DecisionStep(Stage.ANALYZE, current, need.replicas, need.reason, need.message)
         draft.steps.append(step)
@@ -157,7 +210,7 @@ def _analyze(draft: _Draft, observation: Observation, spec: ScalingSpec, load: L
         else:
             draft.reason, draft.message = largest.reason, largest.message
         return
-    safe = fewest_safe(observation, spec, load)
+    safe = fewest_safe(observation, spec, load, sizing)
     if safe is None:
         message = "signals are incomplete: enough to add capacity, not to give any back"
         draft.change(Stage.RECOMMEND, current, Reason.METRICS_MISSING, message)
@@ -177,37 +230,33 @@ def _scale_down_window_seconds(observation: Observation, spec: ScalingSpec) -> f
 
 
 def cold_start_seconds(observation: Observation, spec: ScalingSpec) -> float:
-    """Return the longest cold start that is to be expected: measured, else believed."""
+    """Return the longest of the variants' usual cold starts: measured, else believed."""
     longest = 0.0
     for variant in observation.variants:
         believed = spec.variant(variant.name).cold_start_seconds
-        longest = max(longest, max(variant.cold_starts_seconds, default=believed))
+        measured = variant.cold_starts_seconds
+        longest = max(longest, statistics.median(measured) if measured else believed)
     return longest
 
 
-def _remember(state: PipelineState, spec: ScalingSpec, now: float, replicas: int) -> PipelineState:
-    behavior = spec.behavior
-    down = behavior.scale_down.window_seconds
+def _remember(
+    state: PipelineState, observation: Observation, spec: ScalingSpec, replicas: int
+) -> PipelineState:
+    now = observation.now_unix_seconds
     kept_seconds = max(
-        behavior.scale_up.window_seconds,
-        LEAST_SCALE_DOWN_WINDOW_SECONDS if down is None else down,
-        *(
-            SCALE_DOWN_WINDOW_COLD_STARTS * variant.cold_start_seconds
-            for variant in spec.variants
-            if down is None
-        ),
+        spec.behavior.scale_up.window_seconds, _scale_down_window_seconds(observation, spec)
     )
     kept = tuple(r for r in state.recommendations if 0 <= now - r.at_unix_seconds <= kept_seconds)
     return dataclasses.replace(state, recommendations=(*kept, Recommendation(now, replicas)))
 
 
 def _stabilize(
-    draft: _Draft, observation: Observation, spec: ScalingSpec, state: PipelineState
+    draft: _Draft, observation: Observation, spec: ScalingSpec, state: PipelineState, before: int
 ) -> None:
-    current, wanted = observation.current, draft.replicas
+    current, wanted = before, draft.replicas
     now = observation.now_unix_seconds
     if wanted > current:
-        _stabilize_growth(draft, observation, spec, state)
+        _stabilize_growth(draft, observation, spec, state, before)
         return
     if wanted >= current:
         return
@@ -243,9 +292,9 @@ def _stabilize(
 
 
 def _stabilize_growth(
-    draft: _Draft, observation: Observation, spec: ScalingSpec, state: PipelineState
+    draft: _Draft, observation: Observation, spec: ScalingSpec, state: PipelineState, before: int
 ) -> None:
-    current, wanted = observation.current, draft.replicas
+    current, wanted = before, draft.replicas
     now = observation.now_unix_seconds
     behavior = spec.behavior.scale_up
     window = behavior.window_seconds

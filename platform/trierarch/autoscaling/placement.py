@@ -7,10 +7,14 @@ never preferred for its unknown cost; order in the spec settles what prices do n
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from trierarch.autoscaling.signals import Observation, VariantObservation, known
-from trierarch.autoscaling.specification import ScalingSpec
+from trierarch.autoscaling.specification import CapacityType, ScalingSpec
 from trierarch.core.identifiers import VariantName
+
+SWITCH_PAYBACK_COLD_STARTS = 3.0
+"""A cheaper replica replaces a serving one if it saves its own start in so many cold starts."""
 
 
 def price_of(variant: VariantObservation) -> float | None:
@@ -30,35 +34,131 @@ def hourly_cost(observation: Observation, replicas: dict[VariantName, int]) -> f
     return total
 
 
-def place(observation: Observation, spec: ScalingSpec, wanted: int) -> dict[VariantName, int]:
+def place(
+    observation: Observation,
+    spec: ScalingSpec,
+    wanted: int,
+    *,
+    scarce: frozenset[VariantName] = frozenset(),
+) -> dict[VariantName, int]:
     """Return the mix for ``wanted`` replicas, starting from what there is.
 
-    Every variant stays inside its bounds and inventory, so the sum may differ from ``wanted``.
+    Every variant stays inside its bounds and inventory, so the sum may be below ``wanted``. It is
+    above while a cheaper variant's replicas start: the dearer ones go when those serve.
+
+    Args:
+        observation: Counts, prices and inventory.
+        spec: Bounds and the share that spot may never carry.
+        wanted: Replicas that should serve.
+        scarce: Variants that lately were not given; they keep what they have.
     """
-    mix: dict[VariantName, int] = {}
-    ceilings: dict[VariantName, int] = {}
+    ceilings = _ceilings(observation, spec, scarce)
+    target = cheapest_mix(observation, spec, wanted, ceilings)
+    present = {variant.name: variant for variant in observation.variants}
+    if not _is_worth_switching(observation, target):
+        target = _without_switching(observation, spec, wanted, ceilings)
+    mix = {name: max(count, 0) for name, count in target.items()}
+    # What should go stays until enough others serve.
+    serving = sum(min(variant.ready, mix[variant.name]) for variant in observation.variants)
+    missing = min(wanted, observation.current) - serving
+    if any(count > present[name].current for name, count in mix.items()) or missing > 0:
+        for name in sorted(mix, key=lambda name: _price_key(present[name])):
+            surplus = min(present[name].current, ceilings[name]) - mix[name]
+            kept = min(max(surplus, 0), max(missing, 0))
+            if surplus > 0 and present[name].ready > mix[name]:
+                kept = min(kept, present[name].ready - mix[name])
+                mix[name] += kept
+                missing -= kept
+    return mix
+
+
+def cheapest_mix(
+    observation: Observation,
+    spec: ScalingSpec,
+    wanted: int,
+    ceilings: dict[VariantName, int],
+) -> dict[VariantName, int]:
+    """Return the cheapest mix of ``wanted`` replicas inside bounds, with the on-demand floor.
+
+    Bounds are intervals and prices do not depend on counts, so filling the cheapest first is
+    exact: giving a replica to a dearer variant could only cost more.
+    """
+    mix = {
+        variant.name: min(spec.variant(variant.name).min_replicas, ceilings[variant.name])
+        for variant in observation.variants
+    }
+    by_price = sorted(observation.variants, key=_price_key)
+    firm = [v for v in by_price if spec.variant(v.name).capacity_type is not CapacityType.SPOT]
+    floor = math.ceil(spec.behavior.on_demand_floor_ratio * wanted - 1e-9)
+    if any(spec.variant(v.name).capacity_type is CapacityType.SPOT for v in by_price):
+        floor -= sum(mix[variant.name] for variant in firm)
+        _fill(mix, ceilings, firm, min(floor, wanted - sum(mix.values())))
+    _fill(mix, ceilings, by_price, wanted - sum(mix.values()))
+    return mix
+
+
+def _fill(
+    mix: dict[VariantName, int],
+    ceilings: dict[VariantName, int],
+    order: Sequence[VariantObservation],
+    missing: int,
+) -> None:
+    for variant in order:
+        step = min(max(missing, 0), ceilings[variant.name] - mix[variant.name])
+        mix[variant.name] += max(step, 0)
+        missing -= max(step, 0)
+
+
+def _ceilings(
+    observation: Observation, spec: ScalingSpec, scarce: frozenset[VariantName]
+) -> dict[VariantName, int]:
+    ceilings = {}
     for variant in observation.variants:
-        bounds = spec.variant(variant.name)
-        ceiling = bounds.max_replicas
+        ceiling = spec.variant(variant.name).max_replicas
         if variant.obtainable_replicas is not None:
             ceiling = min(ceiling, variant.current + variant.obtainable_replicas)
+        if variant.name in scarce:
+            ceiling = min(ceiling, variant.current)
         ceilings[variant.name] = max(ceiling, 0)
-        lowest = min(bounds.min_replicas, ceilings[variant.name])
-        mix[variant.name] = min(max(variant.current, lowest), ceilings[variant.name])
-    order = {variant.name: index for index, variant in enumerate(observation.variants)}
+    return ceilings
 
-    def cost(variant: VariantObservation) -> tuple[float, int]:
-        price = price_of(variant)
-        return (math.inf if price is None else price, order[variant.name])
 
-    cheapest = sorted(observation.variants, key=cost)
-    missing = wanted - sum(mix.values())
-    for variant in cheapest:
-        step = min(max(missing, 0), ceilings[variant.name] - mix[variant.name])
-        mix[variant.name] += step
-        missing -= step
+def _price_key(variant: VariantObservation) -> float:
+    price = price_of(variant)
+    return math.inf if price is None else price
+
+
+def _is_worth_switching(observation: Observation, target: dict[VariantName, int]) -> bool:
+    """Tell whether replacing serving replicas by cheaper ones pays for their starts soon."""
+    comes = [v for v in observation.variants if target[v.name] > v.current]
+    goes = [v for v in observation.variants if target[v.name] < v.current]
+    if not comes or not goes:
+        return True
+    dearest_coming = max(_price_key(variant) for variant in comes)
+    cheapest_going = min(_price_key(variant) for variant in goes)
+    if math.isinf(dearest_coming) or math.isinf(cheapest_going):
+        return False
+    saving = cheapest_going - dearest_coming
+    return saving * SWITCH_PAYBACK_COLD_STARTS >= dearest_coming
+
+
+def _without_switching(
+    observation: Observation,
+    spec: ScalingSpec,
+    wanted: int,
+    ceilings: dict[VariantName, int],
+) -> dict[VariantName, int]:
+    """Return a mix that keeps what there is: cheapest first to come, dearest first to go."""
+    mix = {
+        variant.name: min(
+            max(variant.current, spec.variant(variant.name).min_replicas), ceilings[variant.name]
+        )
+        for variant in observation.variants
+    }
+    by_price = sorted(observation.variants, key=_price_key)
+    _fill(mix, ceilings, by_price, wanted - sum(mix.values()))
     surplus = sum(mix.values()) - wanted
-    for variant in reversed(cheapest):
+    for variant in reversed(by_price):
         step = min(max(surplus, 0), mix[variant.name] - spec.variant(variant.name).min_replicas)
         mix[variant.name] -= max(step, 0)
         surplus -= max(step, 0)

@@ -177,6 +177,8 @@ class GatewaySignals:
         shed_per_second: Requests refused or timed out since the last observation.
         slo_met_ratio: Share of the interactive requests that ended since the last observation
             (lost ones included) and met the latency objective; finer than quantiles.
+        ttft_met_ratio: The same for the time to first token alone.
+        interactive_completed_per_second: The part of ``completed_per_second`` that is not flex.
         flex_in_flight_requests: The part of ``in_flight_requests`` that is flex.
         flex_deadline_unix_seconds: When the first waiting flex request must have ended.
     """
@@ -194,6 +196,8 @@ class GatewaySignals:
     completed_per_second: Signal = NOT_REPORTED
     shed_per_second: Signal = NOT_REPORTED
     slo_met_ratio: Signal = NOT_REPORTED
+    ttft_met_ratio: Signal = NOT_REPORTED
+    interactive_completed_per_second: Signal = NOT_REPORTED
     flex_in_flight_requests: Signal = NOT_REPORTED
     flex_deadline_unix_seconds: Signal = NOT_REPORTED
 

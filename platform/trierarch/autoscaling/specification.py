@@ -193,6 +193,11 @@ class ScalingSpec(_Spec):
             raise ValueError("behavior.scaleToZero: every variant's minReplicas must be 0")
         return self
 
+    @property
+    def min_replicas(self) -> int:
+        """Sum of the variants' fewest replicas."""
+        return sum(variant.min_replicas for variant in self.variants)
+
     def variant(self, name: str) -> VariantSpec:
         """Return one variant.
 

@@ -11,6 +11,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from trierarch.autoscaling.forecasting import ForecastState
+from trierarch.autoscaling.miss_curve import MissCurve
+from trierarch.core.identifiers import VariantName
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Recommendation:
@@ -18,6 +22,59 @@ class Recommendation:
 
     at_unix_seconds: float
     replicas: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ErrorBudget:
+    """Requests and curable misses of about the last day."""
+
+    requests: float = 0.0
+    misses: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ServedSample:
+    """How many replicas served at a decision."""
+
+    at_unix_seconds: float
+    ready: int
+
+
+_NO_CURVE = MissCurve()
+_NO_FORECAST = ForecastState()
+_NO_BUDGET = ErrorBudget()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SizingState:
+    """Memory of the sizing.
+
+    Attributes:
+        curve: Misses by load.
+        forecast: Of the demand.
+        budget: What was missed lately.
+        served: Ready replicas of the last minutes, oldest first.
+        added_unix_seconds: When the pool last grew.
+        began_unix_seconds: When requests first arrived.
+    """
+
+    curve: MissCurve = _NO_CURVE
+    forecast: ForecastState = _NO_FORECAST
+    budget: ErrorBudget = _NO_BUDGET
+    served: tuple[ServedSample, ...] = ()
+    added_unix_seconds: float | None = None
+    began_unix_seconds: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scarcity:
+    """A variant that was asked for and not given."""
+
+    variant: VariantName
+    at_unix_seconds: float
+
+
+_NO_SIZING = SizingState()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,12 +87,18 @@ class PipelineState:
             first missed.
         last_addition_unix_seconds: When capacity was last asked for; None if it never was.
         recommendations: Of the longest window, oldest first.
+        sizing: What was learned of misses, demand and forecasts.
+        scarce: What lately could not be had.
+        settled_replicas: How many should serve by the last decision; None before it.
     """
 
     last_decision_unix_seconds: float | None = None
     last_fresh_unix_seconds: float | None = None
     last_addition_unix_seconds: float | None = None
     recommendations: tuple[Recommendation, ...] = ()
+    sizing: SizingState = _NO_SIZING
+    scarce: tuple[Scarcity, ...] = ()
+    settled_replicas: int | None = None
 
     def as_record(self) -> dict[str, Any]:
         """Return the state as JSON values."""

@@ -40,6 +40,7 @@ from trierarch.simulation.fleet.snapshot import (
     Scrape,
     VariantCounts,
 )
+from trierarch.simulation.traces.trace import Tier
 
 DEPLOYMENT = "simulation/fleet"
 MODEL = ModelName("simulated")
@@ -131,6 +132,17 @@ class ObservationBuilder:
             arrival_dispersion=wrap(scrape.arrival_dispersion),
             completed_per_second=wrap(_rate(scrape, last, _completed)),
             shed_per_second=wrap(_rate(scrape, last, lambda s: sum(s.lost_requests))),
+            flex_in_flight_requests=wrap(
+                scrape.arrived_requests[Tier.FLEX]
+                - scrape.completed_requests[Tier.FLEX]
+                - scrape.lost_requests[Tier.FLEX]
+                - scrape.waiting_requests[Tier.FLEX]
+            ),
+            slo_met_ratio=wrap(_met_ratio(scrape, last, lambda s: s.missed_requests)),
+            ttft_met_ratio=wrap(_met_ratio(scrape, last, lambda s: s.late_requests)),
+            interactive_completed_per_second=wrap(
+                _rate(scrape, last, lambda s: _interactive(s.completed_requests))
+            ),
         )
 
     def _cost(self, scrape: Scrape, is_stale: bool) -> CostSignals:
@@ -253,6 +265,28 @@ def _mean(
     start_total, start_count = (total(earlier), count(earlier)) if earlier else (0.0, 0.0)
     number = count(scrape) - start_count
     return (total(scrape) - start_total) / number if number > 0 else None
+
+
+def _interactive(counts: Sequence[int]) -> int:
+    return sum(counts[: Tier.FLEX])
+
+
+def _met_ratio(
+    scrape: Scrape, earlier: Scrape | None, missed: Callable[[Scrape], Sequence[int]]
+) -> float | None:
+    """Return the share of interactive requests ended since ``earlier`` that met; lost ones did not.
+
+    None if none has ended.
+    """
+    if earlier is None:
+        return None
+
+    def ended(counts: Callable[[Scrape], Sequence[int]]) -> int:
+        return _interactive(counts(scrape)) - _interactive(counts(earlier))
+
+    lost = ended(lambda s: s.lost_requests)
+    requests = ended(lambda s: s.completed_requests) + lost
+    return 1.0 - (ended(missed) + lost) / requests if requests > 0 else None
 
 
 def _arrived(scrape: Scrape) -> float:

@@ -123,6 +123,8 @@ GATEWAY = np.dtype(
     [
         ("queue_timeout_seconds", "f8"),
         ("expected_output_tokens", "f8"),
+        ("ttft_limit_seconds", "f8"),
+        ("tpot_limit_seconds", "f8"),
         ("next_arrival", "i8"),
         ("queue_limit", "i8"),
         ("maximum_run_steps", "i8"),
@@ -141,6 +143,8 @@ LANE = np.dtype(
         ("completed", "i8"),
         ("completed_output_tokens", "i8"),
         ("completed_input_tokens", "i8"),
+        ("late", "i8"),
+        ("missed", "i8"),
         ("lost", "i8"),
         ("queued", "i8"),
         ("queued_input_tokens", "i8"),
@@ -183,6 +187,8 @@ def allocate(
     queue_timeout_seconds: float,
     expected_output_tokens: float,
     maximum_run_steps: int,
+    ttft_limit_seconds: float = np.inf,
+    tpot_limit_seconds: float = np.inf,
 ) -> Engine:
     """Return an engine at time 0 with empty replicas.
 
@@ -197,6 +203,8 @@ def allocate(
         queue_timeout_seconds: How long it holds one that has not started.
         expected_output_tokens: What the router assumes until it has seen completions.
         maximum_run_steps: Longest run of steps advanced at once.
+        ttft_limit_seconds: What is counted as late.
+        tpot_limit_seconds: What is counted as missed, beside what is late.
     """
     count = len(arrivals["arrival_seconds"])
     requests = np.zeros(count, REQUEST)
@@ -216,6 +224,8 @@ def allocate(
     gateway["queue_timeout_seconds"] = queue_timeout_seconds
     gateway["expected_output_tokens"] = expected_output_tokens
     gateway["maximum_run_steps"] = maximum_run_steps
+    gateway["ttft_limit_seconds"] = ttft_limit_seconds
+    gateway["tpot_limit_seconds"] = tpot_limit_seconds
     gateway["block_tokens"] = block_tokens
     gateway["largest_kv_tokens"] = variants["kv_limit_tokens"].max()
     lanes = np.zeros(TIERS, LANE)

@@ -97,10 +97,19 @@ def complete(engine: Engine, slot: int, index: int, now_seconds: float) -> None:
     gateway = engine.gateway[0]
     surprise = request["output_tokens"] - gateway["expected_output_tokens"]
     gateway["expected_output_tokens"] += OUTPUT_LEARNING_RATE * surprise
+    is_late = (
+        request["first_token_seconds"] - request["arrival_seconds"] > gateway["ttft_limit_seconds"]
+    )
+    is_missed = is_late
     if request["output_tokens"] > 1 and request["tier"] != FLEX:
         decode_seconds = now_seconds - request["first_token_seconds"]
         tpot_seconds = decode_seconds / (request["output_tokens"] - 1)
+        is_missed = is_late or tpot_seconds > gateway["tpot_limit_seconds"]
         engine.tpot_histogram[replica["variant"], histogram_bin(tpot_seconds)] += 1
+    if is_late:
+        lane["late"] += 1
+    if is_missed:
+        lane["missed"] += 1
 
 
 @inner

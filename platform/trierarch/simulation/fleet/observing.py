@@ -39,6 +39,8 @@ def scrape(
         completed_requests=_tuple(lanes["completed"]),
         completed_input_tokens=_tuple(lanes["completed_input_tokens"]),
         completed_output_tokens=_tuple(lanes["completed_output_tokens"]),
+        late_requests=_tuple(lanes["late"]),
+        missed_requests=_tuple(lanes["missed"]),
         lost_requests=_tuple(lanes["lost"]),
         in_flight_requests=int(engine.replicas["outstanding"].sum()),
         arrival_dispersion=_dispersion(arrivals, now_seconds),

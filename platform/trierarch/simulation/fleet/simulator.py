@@ -312,4 +312,6 @@ def _allocate(
         queue_timeout_seconds=setup.queue_timeout_seconds,
         expected_output_tokens=float(FIRST_OUTPUT_GUESS_TOKENS),
         maximum_run_steps=maximum_run_steps,
+        ttft_limit_seconds=setup.objective.ttft_seconds,
+        tpot_limit_seconds=setup.objective.tpot_seconds,
     )

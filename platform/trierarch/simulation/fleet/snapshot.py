@@ -63,6 +63,8 @@ class Scrape:
         completed_requests: Counter.
         completed_input_tokens: Counter.
         completed_output_tokens: Counter.
+        late_requests: Counter of completions whose first token came after the objective.
+        missed_requests: Counter of completions outside the objective, late ones included.
         lost_requests: Counter.
         in_flight_requests: On replicas now, draining ones included.
         arrival_dispersion: Variance over mean of interactive arrivals per second in the last
@@ -86,6 +88,8 @@ class Scrape:
     completed_requests: tuple[int, ...]
     completed_input_tokens: tuple[int, ...]
     completed_output_tokens: tuple[int, ...]
+    late_requests: tuple[int, ...]
+    missed_requests: tuple[int, ...]
     lost_requests: tuple[int, ...]
     in_flight_requests: int
     arrival_dispersion: float | None

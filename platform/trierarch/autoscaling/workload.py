@@ -1,0 +1,140 @@
+"""Demand in one unit: replicas' worth of work that arrives, long prompts counting as such.
+
+The unit is fixed by the spec, so that what was learned of it stays comparable: a
+replica that is full all the time does one unit. Where the spec says nothing of
+speed, a unit is a thousand output tokens a second, and only ratios matter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from trierarch.autoscaling.load import Load, fresh_value, hold_after_seconds
+from trierarch.autoscaling.signals import Observation
+from trierarch.autoscaling.specification import ScalingSpec, ServicePrior, VariantSpec
+
+SEATS_WITHOUT_LIMIT = 128
+INPUT_TOKEN_SECONDS = 1e-4
+OUTPUT_TOKEN_SECONDS = 1e-3
+"""Work of a token where nothing is known; output is dearer by what providers charge for it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Workload:
+    """What arrives.
+
+    Attributes:
+        requests_per_second: Interactive lanes.
+        request_seconds: Share of a replica's time that the mean request takes.
+        computed_input_tokens: Of the mean request, cached ones excluded.
+        input_tokens: Of the mean request.
+        output_tokens: Of the mean request.
+        flex_ratio: Flex requests' share of all that arrive; they take time from the others.
+    """
+
+    requests_per_second: float
+    request_seconds: float
+    input_tokens: float
+    computed_input_tokens: float
+    output_tokens: float
+    flex_ratio: float = 0.0
+
+    @property
+    def demand(self) -> float:
+        """Replicas' worth of work per second."""
+        return self.requests_per_second * self.request_seconds
+
+
+def measure_workload(observation: Observation, spec: ScalingSpec, load: Load) -> Workload | None:
+    """Return what arrives; None while arrivals or lengths are not known."""
+    arrivals = load.arrivals_per_second
+    if arrivals is None:
+        return None
+    gateway, now = observation.gateway, observation.now_unix_seconds
+    hold_after = hold_after_seconds(spec)
+    inputs = fresh_value(gateway.mean_input_tokens, now_unix_seconds=now, hold_after=hold_after)
+    outputs = fresh_value(gateway.mean_output_tokens, now_unix_seconds=now, hold_after=hold_after)
+    if inputs is None or outputs is None:
+        return None
+    computed = inputs * (1.0 - _cached_ratio(observation, spec))
+    seconds = request_seconds(reference_variant(spec), inputs, computed, outputs)
+    flex = fresh_value(
+        gateway.arrivals_per_second.flex, now_unix_seconds=now, hold_after=hold_after
+    )
+    flex_ratio = flex / (flex + arrivals) if flex else 0.0
+    return Workload(arrivals, seconds, inputs, computed, outputs, flex_ratio)
+
+
+def reference_variant(spec: ScalingSpec) -> VariantSpec:
+    """Return the variant whose replicas are the unit: the first that says how fast it is."""
+    return next((v for v in spec.variants if v.service_prior is not None), spec.variants[0])
+
+
+def request_seconds(
+    variant: VariantSpec, input_tokens: float, computed_input_tokens: float, output_tokens: float
+) -> float:
+    """Return the share of a full replica's time that one request takes."""
+    prior = variant.service_prior
+    steps = max(1.0, output_tokens)
+    if prior is None:
+        return INPUT_TOKEN_SECONDS * computed_input_tokens + OUTPUT_TOKEN_SECONDS * steps
+    context = prior.context_token_seconds * (input_tokens + output_tokens / 2.0)
+    return computed_input_tokens * prior.prefill_token_seconds + steps * (
+        _fixed_step_share(prior, variant.max_running_requests) + context
+    )
+
+
+def saturated_load(spec: ScalingSpec, workload: Workload) -> float | None:
+    """Return the load per replica beyond which the mean request misses; None without a prior.
+
+    Token capacity is bound by seats, by KV memory or by compute, whichever ends first: a step
+    that holds n requests takes ``(base + n x own) / (1 - share that prefills take)``, and n
+    follows from how long requests stay. At the limit a step takes what the objective allows, or
+    every seat is taken.
+    """
+    variant = reference_variant(spec)
+    prior = variant.service_prior
+    if prior is None or workload.request_seconds <= 0:
+        return None
+    outputs = max(1.0, workload.output_tokens)
+    context = workload.input_tokens + outputs / 2.0
+    own = prior.decode_token_seconds + prior.context_token_seconds * context
+    base = prior.step_seconds + prior.expert_seconds
+    prefill = workload.computed_input_tokens * prior.prefill_token_seconds
+    seats = float(variant.max_running_requests or math.inf)
+    if variant.kv_capacity_tokens is not None:
+        seats = min(seats, variant.kv_capacity_tokens / context)
+    # Every seat taken: seats = rate x outputs x step, with the share of prefills in the step.
+    full_step = base + seats * own if math.isfinite(seats) else math.inf
+    rate = 1.0 / (outputs * full_step / seats + prefill) if math.isfinite(seats) else math.inf
+    limit = None if spec.slo is None else spec.slo.tpot_seconds
+    if limit is not None:
+        # A step as long as the objective: the rest of the time is for the requests' own work.
+        rate = min(rate, max(0.0, 1.0 - base / limit) / (prefill + outputs * own))
+    if not math.isfinite(rate) or rate <= 0:
+        return None
+    return rate * workload.request_seconds * (1.0 - workload.flex_ratio)
+
+
+def _fixed_step_share(prior: ServicePrior, seats: int | None) -> float:
+    """Return one request's share of what a full batch's step costs beside its own context."""
+    shared = prior.step_seconds + prior.expert_seconds
+    return shared / (seats or SEATS_WITHOUT_LIMIT) + prior.decode_token_seconds
+
+
+def _cached_ratio(observation: Observation, spec: ScalingSpec) -> float:
+    hold_after = hold_after_seconds(spec)
+    now = observation.now_unix_seconds
+    computed = cached = 0.0
+    for variant in observation.variants:
+        engine = variant.engine
+        mine = fresh_value(
+            engine.input_tokens_per_second, now_unix_seconds=now, hold_after=hold_after
+        )
+        hits = fresh_value(
+            engine.cached_tokens_per_second, now_unix_seconds=now, hold_after=hold_after
+        )
+        computed += mine or 0.0
+        cached += hits or 0.0
+    return cached / (computed + cached) if computed + cached > 0 else 0.0
