@@ -99,7 +99,9 @@ class FittedCurve:
             seen = math.exp(min(0.0, beyond))
             if self.log_saturated_load is None:
                 return seen
-            return max(seen, _saturation_ratio(at, self.log_saturated_load))
+            # One bin further the model is believed whole, for nothing was seen there.
+            further = min(1.0, (at - loads[-1]) / BIN_LOG_WIDTH)
+            return max(seen, further * _saturation_ratio(at, self.log_saturated_load))
         if at <= loads[0]:
             # Below the lowest load seen misses vanish at the same rate.
             return math.exp(min(0.0, ratios[0] + STEEPNESS * (at - loads[0])))

@@ -51,7 +51,7 @@ ROUNDING_DOWN_RATIO = 0.3
 """A fraction of a replica that is not bought: it costs more than the misses it prevents."""
 
 MOST_RESIDENCE_SECONDS = 300.0
-PRIOR_HEADROOM_RATIO = 0.85
+PRIOR_HEADROOM_RATIO = 0.8
 """Share of the saturated load that is believed to be usable while forecasts are not yet known to
 be better: demand grew by a quarter within a cold start in one of two public hours."""
 
