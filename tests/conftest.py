@@ -2,10 +2,10 @@
 
 Folders decide. Tests in ``unit`` and ``property`` are pure: they may not open a
 network socket at all. All others may reach this machine and nothing else (set
-in pyproject.toml). Tests of the folders in ``SHARING_FOLDERS`` start vLLM, Ray,
-the whole stack or a cluster. One process runs all of them, so that they can
-share what is slow to start; with ``-n 2``, as in ``make test``, another one
-runs everything else meanwhile.
+in pyproject.toml). Tests in ``SHARING_PLACES`` start vLLM, Ray, the whole stack
+or a cluster. One process runs all of them, so that they can share what is slow
+to start; with ``-n 2``, as in ``make test``, another one runs everything else
+meanwhile.
 """
 
 from __future__ import annotations
@@ -19,21 +19,26 @@ from xdist.scheduler import LoadScopeScheduling
 TESTS = Path(__file__).parent
 
 PURE_FOLDERS = ("unit", "property")
-SHARING_FOLDERS = (
-    "chart",
+SHARING_PLACES = (
+    "chart/test_api_server.py",
     "cluster",
     "e2e",
-    "integration/operators",
     "integration/serving",
     "integration/stack",
 )
+"""Folders and files."""
+
+SHARING_NOTHING = ("cluster/test_build.py", "cluster/test_by_hand.py", "cluster/test_crashes.py")
+"""Files of those folders that start what they need for themselves."""
 
 pytest_plugins = ["tests.cluster.fixtures", "tests.cluster.node.fixtures"]
 
 
-def find_folder(path: str) -> str | None:
-    """Return which of the folders with a slow start a test file below ``tests`` is in."""
-    return next((folder for folder in SHARING_FOLDERS if path.startswith(f"{folder}/")), None)
+def find_place(path: str) -> str | None:
+    """Return which of the places with a slow start a test file below ``tests`` is in."""
+    if path in SHARING_NOTHING:
+        return None
+    return next((each for each in SHARING_PLACES if f"{path}/".startswith(f"{each}/")), None)
 
 
 @pytest.hookimpl(trylast=True)
@@ -50,8 +55,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         path = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else item.path
         if path.parts[0] in PURE_FOLDERS:
             item.add_marker(pytest.mark.disable_socket)
-        folder = find_folder(path.as_posix())
-        place = 0 if folder is None else 1 + SHARING_FOLDERS.index(folder)
+        shared = find_place(path.as_posix())
+        place = 0 if shared is None else 1 + SHARING_PLACES.index(shared)
         places[item] = -place if is_one_of_several else place
     items.sort(key=places.__getitem__)
 
@@ -68,4 +73,4 @@ class SharedStartScheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
-        return path if find_folder(path.removeprefix("tests/")) is None else "shared start"
+        return path if find_place(path.removeprefix("tests/")) is None else "shared start"
