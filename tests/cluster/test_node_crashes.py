@@ -82,6 +82,9 @@ def traces_of(place: Place) -> list[str]:
     links = subprocess.run(["ip", "-br", "link"], capture_output=True, text=True, check=True).stdout
     found += re.findall(rf"^{interface_name(place.name)}\b", links, re.MULTILINE)
     found += [line for line in Path("/proc/mounts").read_text().splitlines() if place.name in line]
+    for device in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            found += [device.read_text()] if place.name in device.read_text() else []
     found += [str(place.state)] if place.state.exists() else []
     return found
 

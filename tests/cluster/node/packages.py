@@ -17,7 +17,7 @@ from tests.cluster.node.work import ClusterFailure, Work
 
 from trierarch_setup.progress import Step
 
-PACKAGES = ("docker.io", "debootstrap", "jq", "nftables", "iptables", "tini")
+PACKAGES = ("docker.io", "debootstrap", "jq", "nftables", "iptables", "tini", "e2fsprogs")
 
 SUITE = "bookworm"
 """Debian's release inside the images: its systemd still knows both kinds of control groups."""
