@@ -19,7 +19,7 @@ from trierarch.autoscaling.state import PipelineState
 from trierarch.core.identifiers import DecisionId, VariantName
 from trierarch.core.usage import ServiceTier
 
-POLICY_VERSION = "trierarch/1"
+POLICY_VERSION = "trierarch/2"
 """Changes whenever the same inputs could lead to another decision."""
 
 
@@ -51,7 +51,6 @@ class Reason(StrEnum):
     STABILIZING = "Stabilizing"
     DWELL = "Dwell"
     STARTING_CREDIT = "StartingCredit"
-    CONSOLIDATION_UNSAFE = "ConsolidationUnsafe"
     BREAK_EVEN = "BreakEven"
     STEP_LIMIT = "StepLimit"
     MIN_REPLICAS = "MinReplicas"

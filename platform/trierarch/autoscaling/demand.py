@@ -246,12 +246,11 @@ def fewest_safe(
         by_seats = 1 if seats is None else whole_replicas(load.running_requests, FULL_RATIO * seats)
         replicas = max(1, sizing.replicas, by_seats)
         return Need(replicas, Reason.LOW_LOAD, _word_sizing(sizing, replicas))
+    if spec.slo is not None:
+        message = "too few requests have ended to tell what fewer replicas would miss"
+        return Need(observation.ready, Reason.WARMING_UP, message)
     if seats is None:
         return None
-    for name, seconds, limit in measured_latencies(observation, spec):
-        if seconds > RELAXED_RATIO * limit:
-            message = f"{name} of {seconds:.3f} s leaves no room below {limit:g} s"
-            return Need(observation.ready, Reason.CONSOLIDATION_UNSAFE, message)
     by_seats = whole_replicas(load.running_requests, RELAXED_RATIO * seats)
     allowed_waiting = RELAXED_QUEUE_RATIO * spec.target_queue_depth
     by_queue = whole_replicas(load.waiting_requests, allowed_waiting)

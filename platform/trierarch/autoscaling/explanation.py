@@ -97,4 +97,11 @@ def _alternative(choice: Alternative) -> str:
     )
     if choice.usd_per_million_tokens is not None:
         parts.append(f"{choice.usd_per_million_tokens:.4f} USD per million tokens at this load")
+    if choice.ttft_seconds is not None and choice.tpot_seconds is not None:
+        parts.append(
+            f"first token in {choice.ttft_seconds:.2f} s and {choice.tpot_seconds:.3f} s per token"
+            " expected"
+        )
+    if choice.meets_slo is not None:
+        parts.append("keeps the objective" if choice.meets_slo else "misses the objective")
     return ", ".join(parts)

@@ -12,6 +12,7 @@ import math
 import statistics
 
 from trierarch.autoscaling.constraints import constrain
+from trierarch.autoscaling.cost_target import look_at_cost
 from trierarch.autoscaling.decision import (
     Admission,
     DecisionInputs,
@@ -22,7 +23,7 @@ from trierarch.autoscaling.decision import (
 )
 from trierarch.autoscaling.demand import analyze_growth, fewest_safe
 from trierarch.autoscaling.load import Freshness, Load, read_load
-from trierarch.autoscaling.outlook import build_conditions, build_counterfactual
+from trierarch.autoscaling.outlook import build_conditions, build_counterfactual, tokens_per_hour
 from trierarch.autoscaling.placement import place
 from trierarch.autoscaling.signals import Observation
 from trierarch.autoscaling.sizing import Sizing, size_fleet
@@ -83,6 +84,7 @@ def decide(
         current = min(current, max(state.settled_replicas, spec.min_replicas))
     draft = _Draft(current, Reason.AT_TARGET, "it is what the load needs")
     next_state = dataclasses.replace(state, last_decision_unix_seconds=now)
+    sizing: Sizing | None = None
     _observe(draft, load)
     if load.freshness is Freshness.FRESH:
         next_state = dataclasses.replace(next_state, last_fresh_unix_seconds=now)
@@ -123,6 +125,8 @@ def decide(
         message = f"{limited.limits[-1].message}; {wanted_message}"
     if not draft.steps:
         draft.steps.append(DecisionStep(Stage.ANALYZE, current, current, reason, message))
+    served = tokens_per_hour(observation)
+    outlook = look_at_cost(observation, spec, limited.mix, sizing, served) if served else None
     decision = ScalingDecision(
         id=decision_id,
         at_unix_seconds=now,
@@ -134,12 +138,26 @@ def decide(
         message=_word(observation.current, total, message),
         steps=tuple(draft.steps),
         binding=binding,
-        counterfactual=build_counterfactual(observation, spec, limited.mix),
-        conditions=build_conditions(observation, spec, load, limited.limits),
-        admission=Admission(flex_open=load.freshness is Freshness.FRESH and total <= current),
+        counterfactual=build_counterfactual(observation, spec, limited.mix, sizing),
+        conditions=build_conditions(observation, spec, load, limited.limits, outlook),
+        admission=Admission(flex_open=_is_flex_open(observation, spec, load, total, sizing)),
+        feasible_usd_per_million_tokens=(
+            None if outlook is None else outlook.feasible_usd_per_million_tokens
+        ),
         inputs=DecisionInputs(observation, spec, state),
     )
     return decision, next_state
+
+
+def _is_flex_open(
+    observation: Observation, spec: ScalingSpec, load: Load, desired: int, sizing: Sizing | None
+) -> bool:
+    """Tell whether flex requests may fill what the others leave idle."""
+    if load.freshness is not Freshness.FRESH or desired > observation.ready:
+        return False
+    if sizing is None or spec.slo is None:
+        return True
+    return sizing.keeps(spec.slo, observation.ready)
 
 
 def _scarce(observation: Observation, state: PipelineState) -> tuple[Scarcity, ...]:
@@ -217,7 +235,7 @@ def _analyze(
         draft.reason, draft.message = Reason.METRICS_MISSING, message
     elif safe.replicas < current:
         draft.change(Stage.RECOMMEND, safe.replicas, safe.reason, safe.message)
-    elif safe.reason is Reason.CONSOLIDATION_UNSAFE:
+    elif safe.reason is Reason.WARMING_UP:
         draft.reason, draft.message = safe.reason, safe.message
 
 

@@ -52,7 +52,7 @@ def place(
         wanted: Replicas that should serve.
         scarce: Variants that lately were not given; they keep what they have.
     """
-    ceilings = _ceilings(observation, spec, scarce)
+    ceilings = bounded_ceilings(observation, spec, scarce)
     target = cheapest_mix(observation, spec, wanted, ceilings)
     present = {variant.name: variant for variant in observation.variants}
     if not _is_worth_switching(observation, target):
@@ -109,9 +109,10 @@ def _fill(
         missing -= max(step, 0)
 
 
-def _ceilings(
+def bounded_ceilings(
     observation: Observation, spec: ScalingSpec, scarce: frozenset[VariantName]
 ) -> dict[VariantName, int]:
+    """Return the most replicas of each variant by bounds, inventory and scarcity."""
     ceilings = {}
     for variant in observation.variants:
         ceiling = spec.variant(variant.name).max_replicas

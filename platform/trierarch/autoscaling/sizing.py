@@ -77,6 +77,7 @@ class Sizing:
 
     Attributes:
         replicas: Needed when what is asked for now serves.
+        enough: The same without what may change within one cold start.
         load_limit: Highest load per replica.
         allowed_ratio: Share of curable misses that is planned for.
         workload: What arrives now.
@@ -85,6 +86,7 @@ class Sizing:
     """
 
     replicas: int
+    enough: int
     load_limit: float
     allowed_ratio: float
     workload: Workload
@@ -98,6 +100,11 @@ class Sizing:
         while self.curve.miss_ratio(high) < SATURATED_MISS_RATIO:
             low, high = high, high * SATURATION_STEP
         return low
+
+    def keeps(self, slo: LatencyObjective, replicas: int) -> bool:
+        """Tell whether so many replicas keep the objective, as far as any number can."""
+        promised = 1.0 - slo.percentile / 100.0
+        return self.miss_ratio(replicas) <= promised + self.curve.incurable_ratio
 
     def miss_ratio(self, replicas: float) -> float:
         """Return the expected share of misses on so many replicas, incurable ones included."""
@@ -171,8 +178,10 @@ def size_fleet(
     limit = best_load(
         fitted, allowed, max(predicted.demand, predicted.planned) / max(1, observation.ready)
     )
+    enough = _replicas(predicted.demand, limit)
     sizing = Sizing(
-        replicas=_paced(_replicas(predicted.demand, limit), state.served),
+        replicas=_paced(enough, state.served),
+        enough=enough,
         load_limit=limit,
         allowed_ratio=allowed,
         workload=workload,
