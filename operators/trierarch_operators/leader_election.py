@@ -34,7 +34,8 @@ class LeaderElection:
         identity: Ours, unique.
         lease_seconds: How long a Lease lasts that is not renewed.
         clock: Time.
-        on_lead: Called when we begin to lead.
+        on_lead: Called when we begin to lead, also after the shortest gap: what was due in it was
+            not done.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class LeaderElection:
         self._on_lead = on_lead
         self._seen: tuple[str, float] | None = None
         self._renewed_seconds = float("-inf")
-        self._has_led = False
+        self._held: dict[str, Any] | None = None
 
     @property
     def leads(self) -> bool:
@@ -65,17 +66,11 @@ class LeaderElection:
     async def run(self) -> None:
         """Try to lead, for ever."""
         while True:
-            before = self.leads
             try:
-                await asyncio.wait_for(self._try(), self._lease_seconds / 2)
+                await asyncio.wait_for(self.renew(), self._lease_seconds / 2)
             except (Unavailable, Refused, TimeoutError) as error:
+                self._held = None
                 _logger.warning("the Lease could not be read or renewed: %s", error or "timeout")
-            if self.leads and not before:
-                _logger.info("%s leads", self._identity)
-                self._has_led = True
-                self._on_lead()
-            elif before and not self.leads:
-                _logger.warning("%s no longer leads", self._identity)
             await asyncio.sleep(self._lease_seconds / _RENEWALS)
 
     async def release(self) -> None:
@@ -83,6 +78,7 @@ class LeaderElection:
         if not self.leads:
             return
         self._renewed_seconds = float("-inf")
+        self._held = None
         lease = await self._api.get(LEASES, self._namespace, LEASE_NAME)
         if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
             lease["spec"] |= {"holderIdentity": "", "renewTime": self._now()}
@@ -92,21 +88,45 @@ class LeaderElection:
                 # Somebody has it already.
                 return
 
-    async def _try(self) -> None:
+    async def renew(self) -> None:
+        """Take or keep the Lease, if it is free or ours.
+
+        Raises:
+            Unavailable: If the API server did not answer.
+        """
         began_seconds = self._clock.monotonic_seconds()
-        lease = await self._api.get(LEASES, self._namespace, LEASE_NAME)
         try:
-            if lease is None:
-                await self._api.create(LEASES, self._namespace, self._build(None))
-            elif not self._may_take(lease):
-                return
-            else:
-                await self._api.replace(LEASES, self._build(lease))
+            self._held = await self._write()
         except Conflict:
-            self._renewed_seconds = float("-inf")
+            self._held = None
+            self._lose()
             return
+        if self._held is None:
+            self._lose()
+            return
+        led = self.leads
         # Counted from before the request: it may have been written long before it was answered.
         self._renewed_seconds = began_seconds
+        if self.leads and not led:
+            _logger.info("%s leads", self._identity)
+            self._on_lead()
+
+    def _lose(self) -> None:
+        if self.leads:
+            _logger.warning("%s no longer leads", self._identity)
+        self._renewed_seconds = float("-inf")
+
+    async def _write(self) -> dict[str, Any] | None:
+        """Write the Lease; return it as written, None if it is another's."""
+        if self._held is not None:
+            # Nobody else writes a Lease that is kept; if somebody has, that is a conflict.
+            return await self._api.replace(LEASES, self._build(self._held))
+        lease = await self._api.get(LEASES, self._namespace, LEASE_NAME)
+        if lease is None:
+            return await self._api.create(LEASES, self._namespace, self._build(None))
+        if not self._may_take(lease):
+            return None
+        return await self._api.replace(LEASES, self._build(lease))
 
     def _may_take(self, lease: dict[str, Any]) -> bool:
         spec = lease["spec"]

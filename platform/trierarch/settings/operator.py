@@ -62,7 +62,7 @@ class OperatorSettings(BaseSettings):
     """YAML of a partial pod template that is merged over every engine pod's."""
     drain_seconds: PositiveFloat = 600.0
     """The longest that an answer may hold up the end of its replica."""
-    lease_seconds: PositiveFloat = 10.0
+    lease_seconds: PositiveFloat = 15.0
     """A leader that has not renewed for so long is followed by another."""
     resync_seconds: PositiveFloat = 60.0
     """Between two full lists that repair what a broken watch has missed."""
