@@ -24,7 +24,7 @@ from trierarch.autoscaling.decision import (
 from trierarch.autoscaling.demand import analyze_growth, fewest_safe
 from trierarch.autoscaling.load import Freshness, Load, read_load
 from trierarch.autoscaling.outlook import build_conditions, build_counterfactual, tokens_per_hour
-from trierarch.autoscaling.placement import place
+from trierarch.autoscaling.placement import place, price_of
 from trierarch.autoscaling.signals import Observation
 from trierarch.autoscaling.sizing import Sizing, size_fleet
 from trierarch.autoscaling.specification import ScalingSpec
@@ -247,6 +247,23 @@ def _scale_down_window_seconds(observation: Observation, spec: ScalingSpec) -> f
     return max(LEAST_SCALE_DOWN_WINDOW_SECONDS, SCALE_DOWN_WINDOW_COLD_STARTS * cold)
 
 
+def break_even_seconds(observation: Observation, spec: ScalingSpec) -> float:
+    """Return how long the last replica stays idle: until that has cost what a new start costs.
+
+    Whoever waits so long pays at most twice what the best choice would have cost, whenever the
+    next request comes. A start costs the replica's price while it starts, and what the request
+    that waits for it is worth; without a price only the time of the start counts.
+    """
+    told = spec.behavior.scale_to_zero
+    if told.idle_seconds is not None:
+        return told.idle_seconds
+    cold = cold_start_seconds(observation, spec)
+    prices = [price for v in observation.variants if v.ready and (price := price_of(v))]
+    if not prices:
+        return cold
+    return cold + told.cold_start_miss_usd / (min(prices) / 3600.0)
+
+
 def cold_start_seconds(observation: Observation, spec: ScalingSpec) -> float:
     """Return the longest of the variants' usual cold starts: measured, else believed."""
     longest = 0.0
@@ -262,7 +279,9 @@ def _remember(
 ) -> PipelineState:
     now = observation.now_unix_seconds
     kept_seconds = max(
-        spec.behavior.scale_up.window_seconds, _scale_down_window_seconds(observation, spec)
+        spec.behavior.scale_up.window_seconds,
+        _scale_down_window_seconds(observation, spec),
+        break_even_seconds(observation, spec) if spec.behavior.scale_to_zero.enabled else 0.0,
     )
     kept = tuple(r for r in state.recommendations if 0 <= now - r.at_unix_seconds <= kept_seconds)
     return dataclasses.replace(state, recommendations=(*kept, Recommendation(now, replicas)))
@@ -280,12 +299,15 @@ def _stabilize(
         return
     behavior = spec.behavior.scale_down
     window = _scale_down_window_seconds(observation, spec)
+    held_reason = Reason.STABILIZING
+    if wanted == 0 and (break_even := break_even_seconds(observation, spec)) > window:
+        window, held_reason = break_even, Reason.BREAK_EVEN
     recent = [r for r in state.recommendations if now - r.at_unix_seconds <= window]
     highest = max(r.replicas for r in recent)
     is_watched = now - recent[0].at_unix_seconds >= window - spec.behavior.interval_seconds
     if highest >= current or not is_watched:
         message = f"within the last {window:g} s the load needed up to {max(highest, current)}"
-        draft.change(Stage.STABILIZE, current, Reason.STABILIZING, message)
+        draft.change(Stage.STABILIZE, current, held_reason, message)
         return
     dwell = behavior.dwell_seconds
     dwell = cold_start_seconds(observation, spec) if dwell is None else dwell

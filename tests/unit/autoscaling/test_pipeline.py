@@ -237,6 +237,28 @@ def test_zero_is_reached_only_if_allowed_and_left_at_the_first_request() -> None
     assert (decision.desired_replicas, decision.reason) == (1, Reason.ACTIVATION)
 
 
+@pytest.mark.parametrize(
+    ("fields", "removed_after_seconds"),
+    [
+        ({}, 30.0),  # the start of 20 s is shorter than the window of 30 s
+        ({"idle_seconds": 90.0}, 90.0),
+        # 0.05 USD an hour: a miss of 0.001 USD is worth 72 s of idling, on top of the start.
+        ({"cold_start_miss_usd": 0.001}, 92.0),
+    ],
+    ids=["start-only", "as-told", "dear-miss"],
+)
+def test_the_last_replica_goes_when_idling_has_cost_a_start(
+    fields: dict[str, float], removed_after_seconds: float
+) -> None:
+    what = spec(
+        variant={"min_replicas": 0},
+        behavior={"scale_to_zero": ScaleToZero(enabled=True, **fields)},
+    )
+    counts = [decision.desired_replicas for decision in run(what, ticks(40))]
+    idle_seconds = counts.index(0) * INTERVAL_SECONDS
+    assert abs(idle_seconds - removed_after_seconds) <= INTERVAL_SECONDS
+
+
 def test_a_budget_counts_what_drains_and_stops_growth() -> None:
     what = spec(variant={"max_replicas": 8}, behavior={"scale_up": ScaleUp()})
     load: dict[str, Any] = {"waiting": 60.0, "running": 16.0, "arrivals": 4.0, "completed": 1.0}
