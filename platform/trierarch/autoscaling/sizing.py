@@ -55,7 +55,7 @@ PRIOR_HEADROOM_RATIO = 0.8
 """Share of the saturated load that is believed to be usable while forecasts are not yet known to
 be better: demand grew by a quarter within a cold start in one of two public hours."""
 
-PRIOR_SECONDS = 300.0
+PRIOR_SECONDS = 60.0
 """Time's worth of requests in a bin that weighs as much as the service model's own prediction."""
 
 LEAST_EXPECTED_MISSES = 10.0
