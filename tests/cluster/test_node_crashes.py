@@ -23,6 +23,7 @@ from tests.cluster.node.engine import (
     stop_engine,
 )
 from tests.cluster.node.fixtures import wait_for
+from tests.cluster.node.limits import SETTING_NAME
 from tests.cluster.node.packages import make_engine_root
 from tests.cluster.node.place import CHECKOUT, Place, find_place
 from tests.cluster.node.settings import find_changes, read_settings
@@ -40,6 +41,7 @@ pytestmark = [
 PROGRAM = """
 import sys, time
 from tests.cluster.node.engine import start_engine
+from tests.cluster.node.limits import SETTING_NAME
 from tests.cluster.node.packages import make_engine_root
 from tests.cluster.node.place import find_place
 from tests.cluster.node.work import Work
@@ -122,7 +124,9 @@ def test_a_stopped_engine_leaves_nothing_and_changes_no_setting(
     assert traces_of(place)
     stop_engine(place)
     assert traces_of(place) == []
-    assert find_changes(before, read_settings()) == {}
+    changed = find_changes(before, read_settings())
+    # Another engine on this machine may still need the limit that is raised while any runs.
+    assert set(changed) <= ({SETTING_NAME} if find_engine_processes(None) else set())
 
 
 def test_a_kill_of_everything_is_followed_by_a_clean_start(place: Place, tmp_path: Path) -> None:

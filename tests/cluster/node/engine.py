@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tests.cluster.node.addresses import Network, find_taken, pick_network
 from tests.cluster.node.control_groups import remove_control_groups
+from tests.cluster.node.limits import raise_limit, restore_limit
 from tests.cluster.node.place import Place, locked, write_json
 from tests.cluster.node.work import ClusterFailure, Work
 
@@ -91,9 +92,9 @@ class Engine:
         return done.stdout
 
 
-def find_engine_processes(name: str) -> list[int]:
-    """Return the outermost process of each engine with a cluster's name."""
-    mark = f"{MARK}={name}".encode()
+def find_engine_processes(name: str | None) -> list[int]:
+    """Return the outermost process of each engine with a cluster's name; None means any."""
+    mark = f"{MARK}={name or ''}".encode()
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -101,7 +102,8 @@ def find_engine_processes(name: str) -> list[int]:
             environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if program == "unshare" and mark in environment:
+        marks = [word for word in environment if word.startswith(mark)]
+        if program == "unshare" and (mark in marks or (name is None and marks)):
             found.append(int(pid))
     return found
 
@@ -138,6 +140,7 @@ def start_engine(work: Work, root: Path, *, ends_with_this_process: bool) -> Eng
             network = pick_network(find_taken())
             write_json(place.state / "network.json", {"whole": str(network.whole)})
             write_json(place.state / "dockerd.json", _configure(place, network))
+            raise_limit(place.cache)
             outer = _spawn(place, root, ends_with_this_process)
             inner = _wait_for_child(outer)
             _link(place, network, inner)
@@ -169,6 +172,9 @@ def stop_engine(place: Place) -> None:
         if child.poll() is not None:
             del _children[pid]
     remove_control_groups(place.name)
+    with locked(place.cache / "addresses.lock"):
+        if not find_engine_processes(None):
+            restore_limit(place.cache)
     if place.state.exists():
         shutil.rmtree(place.state)
 

@@ -14,6 +14,7 @@ from tests.cluster.node.addresses import RANGE, Network, pick_network
 from tests.cluster.node.archives import Image, pack_files, write_archive
 from tests.cluster.node.cluster import CONFIGURATION, configure
 from tests.cluster.node.engine import interface_name
+from tests.cluster.node.limits import NEEDED, raise_limit, restore_limit
 from tests.cluster.node.place import find_place
 from tests.cluster.node.situation import judge
 from tests.cluster.node.work import ClusterFailure, Work
@@ -131,3 +132,27 @@ def test_leftovers_of_a_killed_attempt_are_deleted(tmp_path: Path) -> None:
         assert made is not None
         made.mkdir()
     assert not (tmp_path / ".thing.making-killed").exists()
+
+
+def test_a_raised_limit_is_put_back_also_after_a_crash(tmp_path: Path) -> None:
+    setting = tmp_path / "setting"
+    setting.write_text("128\n")
+    raise_limit(tmp_path, setting)
+    raise_limit(tmp_path, setting)  # the start after a crash
+    assert int(setting.read_text()) == NEEDED
+    restore_limit(tmp_path, setting)
+    restore_limit(tmp_path, setting)
+    assert int(setting.read_text()) == 128
+
+
+def test_a_limit_that_is_high_enough_or_changed_by_others_is_left_alone(tmp_path: Path) -> None:
+    setting = tmp_path / "setting"
+    setting.write_text("4096\n")
+    raise_limit(tmp_path, setting)
+    restore_limit(tmp_path, setting)
+    assert int(setting.read_text()) == 4096
+    setting.write_text("128\n")
+    raise_limit(tmp_path, setting)
+    setting.write_text("2048\n")
+    restore_limit(tmp_path, setting)
+    assert int(setting.read_text()) == 2048
