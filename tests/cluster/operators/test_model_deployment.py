@@ -353,3 +353,23 @@ def test_a_clean_end_hands_the_lease_over_at_once(
     lease = cluster.get("Lease", namespace, "trierarch-operator")
     assert lease is not None
     assert lease["spec"]["holderIdentity"] == ""
+
+
+def test_a_crash_of_the_api_server_is_survived(
+    cluster: Cluster, namespace: str, accelerator: str, start_operator: StartOperator
+) -> None:
+    tier = cluster.server.tier
+    if tier is None:
+        pytest.skip("KUBECONFIG_FOR_TESTS names a cluster whose processes are not ours to end")
+    operator = start_operator(RESYNC_SECONDS="5")
+    operator.wait_until_it_leads()
+    cluster.apply(deployment(accelerator), namespace)
+    wait_for_service(cluster, namespace)
+    tier.kill_api_server()
+    tier.start_api_server()
+    wait_for(lambda: operator.readiness().get("leads"), "the operator to lead again")
+    cluster.apply(deployment(accelerator, "after"), namespace)
+    wait_for_service(cluster, namespace, "after-h200")
+    path = SERVICES.format(namespace, "chat-h200")
+    cluster.ask("DELETE", path)
+    wait_for_service(cluster, namespace)
