@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pydantic import ValidationError
 
 from trierarch.adapters.kubernetes import KubernetesApi
-from trierarch.api.v1alpha1 import API_VERSION
 from trierarch.api.v1alpha1.model_deployment import ModelDeployment
 from trierarch.autoscaling.decision import ScalingDecision
 from trierarch.controller.deciding import Decider
@@ -27,6 +26,7 @@ from trierarch_operators.fleet import ClusterFleet, PlannedVariant
 from trierarch_operators.object_cache import Key, Object, ObjectCache
 from trierarch_operators.price_books import price_of
 from trierarch_operators.resources import MODEL_DEPLOYMENTS
+from trierarch_operators.status_writes import apply_status
 
 _logger = logging.getLogger(__name__)
 
@@ -156,28 +156,14 @@ class AutoscalerReconciler:
         if found is None or not self._leads():
             return
         existing = found.get("status") or {}
-        metadata = found["metadata"]
-        wanted = build_status(decision, existing, metadata["generation"])
+        wanted = build_status(decision, existing, found["metadata"]["generation"])
         if not says_something_new(wanted, existing):
             return
-        manifest = {
-            "apiVersion": API_VERSION,
-            "kind": "ModelDeployment",
-            "metadata": {
-                "name": metadata["name"],
-                "namespace": metadata["namespace"],
-                "uid": metadata["uid"],
-            },
-            "status": wanted,
-        }
         try:
-            written = await self._api.apply(
-                MODEL_DEPLOYMENTS, manifest, subresource="status", field_manager=FIELD_MANAGER
-            )
+            await apply_status(self._api, self._cache, found, wanted, FIELD_MANAGER)
         except TrierarchError as error:
             # The next decision finds the same difference and tries again.
             _logger.warning("decision %s was not carried out: %s", decision.id, error)
             return
-        self._cache.put(MODEL_DEPLOYMENTS, written)
         if decision.changes:
             await self._events.record(found, "Scale", decision.reason.value, decision.message)

@@ -11,7 +11,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from trierarch.adapters.kubernetes import KubernetesApi
 from trierarch.adapters.ledger import Ledger
-from trierarch.api.v1alpha1 import API_VERSION
 from trierarch.controller.accounting import Priced
 from trierarch.core.clock import Clock
 from trierarch.core.errors import TrierarchError
@@ -25,6 +24,7 @@ from trierarch_operators.fleet import ClusterFleet
 from trierarch_operators.object_cache import Key, Object, ObjectCache, key_of, version_of
 from trierarch_operators.price_books import price_of, read_entries
 from trierarch_operators.resources import MODEL_DEPLOYMENTS, PRICE_BOOKS
+from trierarch_operators.status_writes import apply_status
 
 _logger = logging.getLogger(__name__)
 
@@ -151,18 +151,4 @@ class CostReconciler:
         is_gone = unit_cost is None and "costPerMillionTokens" in existing
         if holds(wanted, existing) and not is_gone:
             return
-        metadata = found["metadata"]
-        manifest = {
-            "apiVersion": API_VERSION,
-            "kind": "ModelDeployment",
-            "metadata": {
-                "name": metadata["name"],
-                "namespace": metadata["namespace"],
-                "uid": metadata["uid"],
-            },
-            "status": wanted,
-        }
-        written = await self._api.apply(
-            MODEL_DEPLOYMENTS, manifest, subresource="status", field_manager=FIELD_MANAGER
-        )
-        self._cache.put(MODEL_DEPLOYMENTS, written)
+        await apply_status(self._api, self._cache, found, wanted, FIELD_MANAGER)

@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from trierarch.adapters.kubernetes import KubernetesApi, Refused
-from trierarch.api.v1alpha1 import API_VERSION, GROUP
+from trierarch.api.v1alpha1 import GROUP
 from trierarch.api.v1alpha1.model_deployment import ModelDeployment, Variant
 from trierarch.core.clock import Clock
 from trierarch.core.errors import InvalidInput
@@ -48,6 +48,7 @@ from trierarch_operators.resources import (
     RAY_CLUSTERS,
     RAY_SERVICES,
 )
+from trierarch_operators.status_writes import apply_finalizers, apply_status
 
 _logger = logging.getLogger(__name__)
 
@@ -257,24 +258,7 @@ class Reconciler:
         """Keep the object until its answers are out, should someone delete it."""
         if FINALIZER in found["metadata"].get("finalizers", ()):
             return
-        await self._apply_finalizers(found, [FINALIZER])
-
-    async def _apply_finalizers(self, found: Object, finalizers: list[str]) -> None:
-        metadata = found["metadata"]
-        manifest = {
-            "apiVersion": API_VERSION,
-            "kind": "ModelDeployment",
-            "metadata": {
-                "name": metadata["name"],
-                "namespace": metadata["namespace"],
-                # Without it the API server would make an object that was deleted in between.
-                "uid": metadata["uid"],
-                "finalizers": finalizers,
-            },
-        }
-        applied = await self._api.apply(MODEL_DEPLOYMENTS, manifest, field_manager=FIELD_MANAGER)
-        if finalizers:
-            self._cache.put(MODEL_DEPLOYMENTS, applied)
+        await apply_finalizers(self._api, self._cache, found, [FINALIZER], FIELD_MANAGER)
 
     async def _finish(self, found: Object, deployment: ModelDeployment) -> float | None:
         """Let running answers end, remove everything, and let the object go."""
@@ -299,7 +283,7 @@ class Reconciler:
         if services:
             await self._write_status(found, states, is_paused=False, is_suspended=False)
             return 1.0
-        await self._apply_finalizers(found, [])
+        await apply_finalizers(self._api, self._cache, found, [], FIELD_MANAGER)
         return None
 
     async def _drain(self, services: Sequence[Object]) -> None:
@@ -352,20 +336,7 @@ class Reconciler:
         stale = {entry["name"] for entry in existing.get("variants", ())} - names
         if holds(wanted, existing) and not stale:
             return
-        manifest = {
-            "apiVersion": API_VERSION,
-            "kind": "ModelDeployment",
-            "metadata": {
-                "name": metadata["name"],
-                "namespace": metadata["namespace"],
-                "uid": metadata["uid"],
-            },
-            "status": wanted,
-        }
-        written = await self._api.apply(
-            MODEL_DEPLOYMENTS, manifest, subresource="status", field_manager=FIELD_MANAGER
-        )
-        self._cache.put(MODEL_DEPLOYMENTS, written)
+        await apply_status(self._api, self._cache, found, wanted, FIELD_MANAGER)
 
 
 def desired_groups(deployment: ModelDeployment, variant: Variant) -> int:
