@@ -127,8 +127,9 @@ def _queue_needs(
         hold_after=hold_after,
     )
     if completed and load.arrivals_per_second is not None:
-        # With requests waiting, what the pool finishes is what it can.
-        rate_per_replica = completed / ready
+        # With requests waiting, what the pool finishes is what it can; while the load still rises
+        # fewer have finished than it can, and what runs over how long it stays tells more.
+        rate_per_replica = max(completed, _turnover_per_second(observation, spec, load)) / ready
         drain_seconds = spec.behavior.backlog_drain_seconds
         wanted = load.arrivals_per_second + load.waiting_requests / drain_seconds
         replicas = whole_replicas(wanted, rate_per_replica)
@@ -142,6 +143,22 @@ def _queue_needs(
             )
         )
     return needs
+
+
+def _turnover_per_second(observation: Observation, spec: ScalingSpec, load: Load) -> float:
+    """Return how many of the running requests end per second (Little's law); 0 if unknown."""
+    gateway, now = observation.gateway, observation.now_unix_seconds
+    hold_after = hold_after_seconds(spec)
+    ttft = fresh_latency(gateway.ttft, now_unix_seconds=now, hold_after=hold_after)
+    wait = fresh_latency(gateway.queue_wait, now_unix_seconds=now, hold_after=hold_after)
+    tpot = fresh_latency(gateway.tpot, now_unix_seconds=now, hold_after=hold_after)
+    outputs = fresh_value(gateway.mean_output_tokens, now_unix_seconds=now, hold_after=hold_after)
+    if ttft is None or tpot is None or outputs is None or load.running_requests is None:
+        return 0.0
+    waited = 0.0 if wait is None else wait.mean_seconds
+    # Time at the gateway is no time on a replica.
+    stay = max(0.0, ttft.mean_seconds - waited) + tpot.mean_seconds * max(0.0, outputs - 1.0)
+    return load.running_requests / stay if stay > 0 else 0.0
 
 
 def _saturation_needs(observation: Observation, spec: ScalingSpec, load: Load) -> list[Need]:

@@ -16,6 +16,7 @@ from trierarch.autoscaling.signals import (
     EngineSignals,
     GatewaySignals,
     HourlyBudget,
+    LatencySummary,
     Measured,
     Missing,
     Observation,
@@ -153,14 +154,31 @@ def test_the_backlog_term_asks_for_more_than_one() -> None:
     assert (decision.desired_replicas, decision.reason) == (5, Reason.BACKLOG)
 
 
+def test_the_backlog_term_does_not_take_a_ramp_for_a_slow_pool() -> None:
+    what = spec(variant={"max_replicas": 20}, behavior={"scale_up": ScaleUp()})
+
+    def summary(seconds: float) -> Measured[LatencySummary]:
+        return Measured(LatencySummary(20, seconds, ((0.5, seconds), (0.99, seconds))), START)
+
+    gateway = {
+        "ttft": summary(2.0),
+        "queue_wait": summary(1.5),
+        "tpot": summary(0.05),
+        "mean_output_tokens": Measured(71.0, START),
+    }
+    # Hardly anything has finished yet, but 16 requests that stay 0.5 + 70 * 0.05 s are 4 a second:
+    # (4 + 60 / 60 s) over 4 per second and replica is 2, not 50.
+    load = {"waiting": 60.0, "running": 16.0, "arrivals": 4.0, "completed": 0.1}
+    assert run(what, ticks(1, gateway=gateway, **load))[0].desired_replicas == 2
+    assert run(what, ticks(1, **load))[0].desired_replicas > 4
+
+
 def test_full_batches_add_a_replica_before_a_queue_forms() -> None:
     decision = run(spec(), ticks(3, running=16.0, arrivals=1.0))[-1]
     assert (decision.desired_replicas, decision.reason) == (2, Reason.SATURATION)
 
 
 def test_a_missed_objective_adds_a_replica() -> None:
-    from trierarch.autoscaling.signals import LatencySummary
-
     slow = Measured(LatencySummary(20, 2.0, ((0.5, 2.0), (0.95, 3.0))), START)
     what = spec(slo=LatencyObjective(ttft_seconds=1.0), behavior={"scale_up": ScaleUp()})
     decision = run(what, [observe(START, running=3.0, arrivals=1.0, gateway={"ttft": slow})])[-1]
