@@ -68,7 +68,8 @@ def _refuse_known_others(path: Path, header: list[str]) -> None:
     names = set(header)
     if {"User Count", "Requests/s"} <= names or {"Request Count", "Median Response Time"} <= names:
         raise InvalidInput(
-            f"{path}: Locust's statistics hold no lengths; give the requests.csv of a load test"
+            f"{path}: Locust's statistics hold no lengths; give one row a request, with columns"
+            " arrival_seconds, input_tokens and output_tokens"
         )
     if {"field", "mean", "q50"} <= names:
         clients = path.name.replace("lengths", "clients")
