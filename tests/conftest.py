@@ -10,6 +10,7 @@ meanwhile.
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ SHARING_PLACES = (
 
 SHARING_NOTHING = ("cluster/test_build.py", "cluster/test_by_hand.py", "cluster/test_crashes.py")
 """Files of those folders that start what they need for themselves."""
+
+# A shell without job control starts what it puts in the background with interrupts ignored, and
+# every process started from here would inherit that; some tests are about interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.cluster.fixtures", "tests.cluster.node.fixtures"]
 

@@ -8,7 +8,7 @@ import openai
 import pytest
 from tests.chart.chart import CHART, CPU_VALUES, Helm, Refused
 from tests.cluster.build import build
-from tests.cluster.node.fixtures import KindCluster
+from tests.cluster.node.fixtures import KindCluster, wait_for
 
 pytestmark = [
     pytest.mark.cluster("kind", "coredns", "kuberay", "helm"),
@@ -67,6 +67,12 @@ def test_a_release_lives_and_leaves(
         ):
             return [model.id for model in client.models.list()]
 
+    def is_known(key: str) -> bool:
+        try:
+            return list_models(key) == []
+        except openai.AuthenticationError:
+            return False
+
     try:
         helm.run("install", RELEASE, CHART, *where, *values, *WAIT, *SHARED)
     except Refused as refused:
@@ -74,7 +80,8 @@ def test_a_release_lives_and_leaves(
     command = ("python", "-m", "trierarch.cli.main", "keys", "create", "--tenant", "default")
     gateway = f"deployment/{RELEASE}-gateway"
     key = kind_cluster.kubectl("exec", *where, gateway, "-c", "gateway", "--", *command).strip()
-    assert list_models(key) == []
+    # Gateways look for new keys every few seconds.
+    wait_for(lambda: is_known(key), 30)
     helm.run("test", RELEASE, *where, "--timeout", "3m")
 
     helm.run("upgrade", RELEASE, CHART, *where, *values, *WAIT, "--set", "gateway.replicas=2")

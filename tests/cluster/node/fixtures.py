@@ -158,5 +158,8 @@ def cluster_namespace(kind_cluster: KindCluster, request: pytest.FixtureRequest)
     words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40]
     name = f"{words}-{os.urandom(3).hex()}"
     kind_cluster.kubectl("create", "namespace", name)
+    # Pods are refused until the controller manager has made the account that they run as.
+    account = ("--namespace", name, "get", "serviceaccount/default", "--output=name")
+    wait_for(lambda: bool(kind_cluster.kubectl(*account, check=False)), 60)
     yield name
     kind_cluster.kubectl("delete", "namespace", name, "--wait=false")

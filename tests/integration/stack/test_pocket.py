@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Any
 
 import httpx
@@ -18,6 +20,9 @@ PROMPTS = (
     "def add(a, b):\n    return",
 )
 TOKENS = 24
+ALLOWED_TIES = 3
+BFLOAT16_FRACTION_BITS = 7
+BFLOAT16_STEPS = 4.0
 
 
 PARTS = {
@@ -109,10 +114,29 @@ def test_the_served_mixture_speaks_the_dense_models_tokens(
         },
         timeout=120.0,
     )
-    served = answer.json()["choices"][0]["token_ids"]
+    served = list(answer.json()["choices"][0]["token_ids"])
+    assert len(served) == TOKENS
     tokens = list(prompt_tokens)
+    agreed = 0
     with torch.no_grad():
-        for _ in range(TOKENS):
+        for token in served:
             logits = dense(torch.tensor([tokens])).logits[0, -1]
-            tokens.append(int(logits.argmax()))
-    assert served == tokens[len(prompt_tokens) :]
+            highest = float(logits.max())
+            behind = highest - float(logits[token])
+            assert behind <= find_tolerance(stack, highest), (token, tokens[len(prompt_tokens) :])
+            agreed += behind == 0.0
+            tokens.append(token)
+    assert agreed >= TOKENS - ALLOWED_TIES
+
+
+def find_tolerance(stack: RunningStack, logit: float) -> float:
+    """Return how far below the dense model's first choice a served one may be: nothing in float32.
+
+    In bfloat16, which the run chooses where the processor computes it, each of thirty layers
+    rounds, and two tokens that are nearly as likely can change places.
+    """
+    document = json.loads(next(stack.data_dir.rglob("deployment.json")).read_text("utf-8"))
+    if document["models"][0]["engine"]["dtype"] == "float32":
+        return 0.0
+    step = 2.0 ** (math.floor(math.log2(logit)) - BFLOAT16_FRACTION_BITS)
+    return BFLOAT16_STEPS * step
