@@ -56,14 +56,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     that the others fill the time.
     """
     is_one_of_several = hasattr(config, "workerinput")
-    places: dict[pytest.Item, int] = {}
+    places: dict[pytest.Item, tuple[int, int]] = {}
     for item in items:
         path = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else item.path
         if path.parts[0] in PURE_FOLDERS:
             item.add_marker(pytest.mark.disable_socket)
         shared = find_place(path.as_posix())
         place = 0 if shared is None else 1 + SHARING_PLACES.index(shared)
-        places[item] = -place if is_one_of_several else place
+        # What a fault leaves behind (a node under disk pressure, evicted pods) takes minutes to go.
+        disrupts = item.get_closest_marker("disrupts")
+        order = disrupts.args[0] if disrupts else 0
+        places[item] = (-place if is_one_of_several else place, order)
     items.sort(key=places.__getitem__)
 
 
