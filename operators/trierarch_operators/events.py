@@ -53,12 +53,13 @@ class EventRecorder:
         """
         metadata = regarding["metadata"]
         now = datetime.fromtimestamp(self._clock.unix_seconds(), tz=UTC)
+        namespace = metadata.get("namespace", "default")
         event = {
             "apiVersion": EVENTS.api_version,
             "kind": "Event",
             "metadata": {
                 "name": f"{metadata['name']}.{secrets.token_hex(8)}",
-                "namespace": metadata.get("namespace", "default"),
+                "namespace": namespace,
             },
             "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "type": kind,
@@ -76,6 +77,6 @@ class EventRecorder:
             },
         }
         try:
-            await self._api.create(EVENTS, event["metadata"]["namespace"], event)  # type: ignore[index]
+            await self._api.create(EVENTS, namespace, event)
         except TrierarchError as error:
             _logger.warning("an Event was not written: %s", error)

@@ -23,7 +23,7 @@ from trierarch.autoscaling.miss_curve import (
     fit_curve,
     learn_misses,
 )
-from trierarch.autoscaling.signals import LatencySummary, Observation
+from trierarch.autoscaling.signals import LatencySummary, Observation, Signal
 from trierarch.autoscaling.specification import LatencyObjective, ScalingSpec
 from trierarch.autoscaling.state import ErrorBudget, ServedSample, SizingState
 from trierarch.autoscaling.workload import Workload, saturated_load
@@ -312,8 +312,8 @@ def _ended(
     gateway, now = observation.gateway, observation.now_unix_seconds
     hold_after = hold_after_seconds(spec)
 
-    def value(signal: object) -> float | None:
-        return fresh_value(signal, now_unix_seconds=now, hold_after=hold_after)  # type: ignore[arg-type]
+    def value(signal: Signal) -> float | None:
+        return fresh_value(signal, now_unix_seconds=now, hold_after=hold_after)
 
     per_second = value(gateway.interactive_completed_per_second)
     if per_second is None:
