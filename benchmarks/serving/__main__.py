@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
+import random
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ from trierarch.serving.specification import EngineSpec
 from trierarch.testing.running_stack import run_stack
 
 CONCURRENCIES = (1, 8)
+REQUESTS = 8
+"""Of one contender at one concurrency in one round."""
+RESAMPLES = 2000
 OUTPUT_TOKENS = 48
 
 
@@ -54,9 +59,10 @@ async def measure(
     """Return tokens per second and the median time to first token in ms of one round."""
     async with AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=600.0) as client:
         began_seconds = time.perf_counter()
-        done = await asyncio.gather(
-            *(stream(client, model, 1000 * seed + number) for number in range(concurrency))
-        )
+        done: list[tuple[float, int]] = []
+        for first in range(0, REQUESTS, concurrency):
+            numbers = range(1000 * seed + first, 1000 * seed + first + concurrency)
+            done += await asyncio.gather(*(stream(client, model, number) for number in numbers))
         took_seconds = time.perf_counter() - began_seconds
     rate = sum(tokens for _, tokens in done) / took_seconds
     return rate, 1000.0 * statistics.median(first for first, _ in done)
@@ -67,13 +73,15 @@ Samples = dict[str, dict[str, list[float]]]
 
 
 def run_rounds(contenders: Mapping[str, tuple[str, str]], model: str, rounds: int) -> Samples:
-    """Return every contender's figures; each goes first, second and last equally often."""
+    """Return every contender's figures; the rounds go through all orders of the contenders.
+
+    Turning them in a circle would not do: each would then always follow the same other one.
+    """
     samples: Samples = {name: {} for name in contenders}
-    names = list(contenders)
+    orders = list(itertools.permutations(contenders))
     for number in range(rounds + 1):
-        turn = number % len(names)
         for concurrency in CONCURRENCIES:
-            for name in names[turn:] + names[:turn]:
+            for name in orders[number % len(orders)]:
                 url, key = contenders[name]
                 # A prompt of its own per round: nothing is found in a prefix cache.
                 rate, first_ms = asyncio.run(measure(url, key, model, concurrency, number))
@@ -94,8 +102,21 @@ def take_medians(samples: Samples) -> dict[str, dict[str, float]]:
     }
 
 
-def compare_rounds(samples: Samples, ours: str, peer: str) -> dict[str, float]:
-    """Return medians over the rounds of ratios and of added milliseconds, round by round.
+def estimate(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean of the rounds' figures and the bounds of its 95 % bootstrap interval."""
+    source = random.Random(0)  # noqa: S311  # resampling, not a secret
+    means = sorted(
+        statistics.fmean(source.choices(values, k=len(values))) for _ in range(RESAMPLES)
+    )
+    return (
+        round(statistics.fmean(values), 4),
+        round(means[round(0.025 * RESAMPLES)], 4),
+        round(means[round(0.975 * RESAMPLES) - 1], 4),
+    )
+
+
+def compare_rounds(samples: Samples, ours: str, peer: str) -> dict[str, tuple[float, float, float]]:
+    """Return what the rounds' own ratios and added milliseconds say: estimate, low, high.
 
     What slows a machine for a minute slows both of a round, so it cancels here, and does not in a
     ratio of medians.
@@ -103,9 +124,9 @@ def compare_rounds(samples: Samples, ours: str, peer: str) -> dict[str, float]:
     figures = {}
     for key, values in samples[ours].items():
         pairs = list(zip(values, samples[peer][key], strict=True))
-        figures[f"ratio_{key}"] = round(statistics.median(a / b for a, b in pairs), 4)
+        figures[f"ratio_{key}"] = estimate([a / b for a, b in pairs])
         if key.startswith("ttft"):
-            figures[f"added_{key}"] = round(statistics.median(a - b for a, b in pairs), 2)
+            figures[f"added_{key}"] = estimate([a - b for a, b in pairs])
     return figures
 
 
@@ -142,10 +163,15 @@ def main() -> int:
         sys.stdout.write(
             f"{contender:<24}" + "".join(f"{found[key]:>24.2f}" for key in keys) + "\n"
         )
-    compared = compare_rounds(samples, "gateway and replica", "bare vLLM")
-    sys.stdout.write("gateway and replica against bare vLLM, median of the rounds:\n")
-    for key, value in compared.items():
-        sys.stdout.write(f"  {key:<32}{value:>10.4f}\n")
+    compared: dict[str, float] = {}
+    for name in contenders:
+        if name == "bare vLLM":
+            continue
+        sys.stdout.write(f"{name} against bare vLLM: mean of {options.rounds} rounds (95 %)\n")
+        for key, (mean, low, high) in compare_rounds(samples, name, "bare vLLM").items():
+            sys.stdout.write(f"  {key:<32}{mean:>10.4f}  ({low:.4f} to {high:.4f})\n")
+            if name == "gateway and replica":
+                compared |= {key: mean, f"{key}_low": low, f"{key}_high": high}
     others = {name: found for name, found in figures.items() if found is not ours}
     written = record("serving", "make bench-serving", {**ours, **compared}, others)
     sys.stdout.write(f"written to {written.relative_to(ROOT)}\n")

@@ -68,7 +68,9 @@ def create(
         return
     click.echo(text)
     click.echo(
-        f"Key {key.key_id} of tenant {tenant}. It is not stored and not shown again.", err=True
+        f"Key {key.key_id} of tenant {tenant}. It works within a second; it is not stored and not "
+        "shown again.",
+        err=True,
     )
 
 
