@@ -23,7 +23,11 @@ class AnnouncementBook:
             return False
         before = self._by_host.get(host)
         self._by_host[host] = announcement
-        return before is None or before.endpoint.state is not announcement.endpoint.state
+        said = announcement.endpoint
+        return before is None or (before.endpoint.state, before.endpoint.reason) != (
+            said.state,
+            said.reason,
+        )
 
     def at(self, hosts: Iterable[str]) -> list[Announcement]:
         """Return what is said from these addresses."""

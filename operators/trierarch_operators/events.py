@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Mapping
@@ -17,9 +18,14 @@ _logger = logging.getLogger(__name__)
 _MOST_NOTE_LENGTH = 1024
 """The API server refuses longer ones."""
 
+_MOST_WAITING = 1_000
+"""While the API server is slow; further ones are left out, which is logged."""
+
+_FLUSH_SECONDS = 2.0
+
 
 class EventRecorder:
-    """Writes Events; one that cannot be written is logged and stops nothing.
+    """Writes Events behind the work that they tell of; one that cannot be written is logged.
 
     Args:
         api: The API server.
@@ -33,8 +39,9 @@ class EventRecorder:
         self._controller = controller
         self._instance = instance
         self._clock = clock
+        self._waiting: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(_MOST_WAITING)
 
-    async def record(
+    def record(
         self,
         regarding: Mapping[str, Any],
         action: str,
@@ -42,7 +49,7 @@ class EventRecorder:
         note: str,
         kind: Literal["Normal", "Warning"] = "Normal",
     ) -> None:
-        """Write one Event.
+        """Have one Event written soon.
 
         Args:
             regarding: The object.
@@ -77,6 +84,27 @@ class EventRecorder:
             },
         }
         try:
-            await self._api.create(EVENTS, namespace, event)
-        except TrierarchError as error:
-            _logger.warning("an Event was not written: %s", error)
+            self._waiting.put_nowait((namespace, event))
+        except asyncio.QueueFull:
+            _logger.warning("an Event was left out, %d wait: %s", _MOST_WAITING, note)
+
+    async def run(self) -> None:
+        """Write what is recorded, one after the other, for ever."""
+        while True:
+            namespace, event = await self._waiting.get()
+            try:
+                await self._api.create(EVENTS, namespace, event)
+            except TrierarchError as error:
+                _logger.warning("an Event was not written: %s", error)
+            finally:
+                self._waiting.task_done()
+
+    async def flush(self) -> None:
+        """Write what still waits, as far as a moment allows; for the end of the process."""
+        writing = asyncio.ensure_future(self.run())
+        try:
+            await asyncio.wait_for(self._waiting.join(), _FLUSH_SECONDS)
+        except TimeoutError:
+            _logger.warning("%d Events were not written at the end", self._waiting.qsize())
+        finally:
+            writing.cancel()

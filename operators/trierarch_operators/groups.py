@@ -13,7 +13,7 @@ from typing import Any
 
 from trierarch.controller.replica_records import SILENCE_SECONDS, Announcement
 from trierarch.core.identifiers import ModelName, ReplicaId, VariantName
-from trierarch.core.replicas import ReplicaEndpoint, ReplicaState
+from trierarch.core.replicas import DRAINED_REASON, ReplicaEndpoint, ReplicaState
 from trierarch_operators.labels import CLUSTER_LABEL, GROUP_LABEL
 
 Pod = Mapping[str, Any]
@@ -45,6 +45,11 @@ class Group:
         """
         namespace = self.pods[0]["metadata"].get("namespace", "") if self.pods else ""
         return ReplicaId(f"{namespace}.{self.cluster}.{self.name}")
+
+    @property
+    def is_working(self) -> bool:
+        """Whether there is a replica on it that may have answers to finish."""
+        return self.replica is not None and self.replica.endpoint.reason != DRAINED_REASON
 
     @property
     def placed_pods(self) -> int:
@@ -136,7 +141,7 @@ def choose_victims(groups: Sequence[Group], too_many: int) -> list[Group]:
     A group whose replica serves or drains is never among them: Serve chooses which replica
     stops, and its group follows when its last answer is out. Unplaced ones go first.
     """
-    idle = [group for group in groups if group.replica is None]
+    idle = [group for group in groups if not group.is_working]
     idle.sort(key=lambda group: (group.is_placed, -group.started_unix_seconds, group.name))
     return idle[:too_many]
 

@@ -26,7 +26,7 @@ from trierarch.controller.deciding import Decider, DecidingParts
 from trierarch.controller.server import build_app
 from trierarch.controller.telemetry import ControllerMetrics, build_tracer
 from trierarch.core.clock import Clock, SystemClock
-from trierarch.core.errors import InvalidInput
+from trierarch.core.errors import InvalidInput, TrierarchError
 from trierarch.observability.logging import configure_logging
 from trierarch.observability.tracing import Tracer
 from trierarch.settings.operator import OperatorSettings
@@ -40,6 +40,7 @@ from trierarch_operators.leader_election import LeaderElection
 from trierarch_operators.model_deployment.manifests import RaySettings
 from trierarch_operators.model_deployment.pod_templates import PodSettings
 from trierarch_operators.model_deployment.reconcile import Reconciler
+from trierarch_operators.model_deployment.reporting import StatusReporter
 from trierarch_operators.model_deployment.scaling import ClusterScaler
 from trierarch_operators.object_cache import Key, Object, ObjectCache, key_of
 from trierarch_operators.resources import ACCELERATOR_CLASSES, LABELLED, MODEL_DEPLOYMENTS, PODS
@@ -58,6 +59,7 @@ _logger = logging.getLogger(__name__)
 FIELD_MANAGER = "trierarch-operator"
 
 _FORGET_INTERVAL_SECONDS = 30.0
+_FLUSH_SECONDS = 2.0
 
 
 def run(settings: OperatorSettings, clock: Clock | None = None) -> None:
@@ -137,6 +139,9 @@ class Operator:
             api, settings.namespace, identity, settings.lease_seconds, clock, self._on_lead
         )
         events = EventRecorder(api, "trierarch.dev/model-deployment", identity, clock)
+        decision_events = EventRecorder(api, "trierarch.dev/autoscaler", identity, clock)
+        self._recorders = (events, decision_events)
+        self._reporter = StatusReporter(api, self.cache, clock)
         self._scaler = ClusterScaler(
             api,
             self.cache,
@@ -153,6 +158,7 @@ class Operator:
             self.fleet,
             self._scaler,
             events,
+            self._reporter,
             build_ray_settings(settings),
             settings.drain_seconds,
             clock,
@@ -188,7 +194,7 @@ class Operator:
                     cost_window_seconds=settings.cost_window_seconds,
                 )
             ),
-            EventRecorder(api, "trierarch.dev/autoscaler", identity, clock),
+            decision_events,
             self.costs.prices,
             clock,
             self.may_act,
@@ -213,6 +219,15 @@ class Operator:
         app.router.routes.append(Route("/readyz", readyz))
         return build_http_server(app, host=self.settings.host, port=self.settings.port)
 
+    async def flush(self) -> None:
+        """Write reports and Events that still wait, before the process ends."""
+        if self.may_act():
+            try:
+                await asyncio.wait_for(self._reporter.flush(), _FLUSH_SECONDS)
+            except (TimeoutError, TrierarchError) as error:
+                _logger.warning("the last reports were not written: %r", error)
+        await asyncio.gather(*(recorder.flush() for recorder in self._recorders))
+
     async def forget(self) -> None:
         """Drop what replicas said that are gone, for ever."""
         while True:
@@ -226,6 +241,7 @@ class Operator:
                 self.queue.forget(key)
                 self.decisions.forget(key)
                 self.fleet.forget(key)
+                self._reporter.forget(key)
                 self._decided.pop(key, None)
                 return
             self.queue.add(key)
@@ -271,6 +287,8 @@ class Operator:
             self.resync.run(settings.resync_seconds),
             self.forget(),
             self.costs.run(settings.cost_interval_seconds),
+            self._reporter.work(),
+            *(recorder.run() for recorder in self._recorders),
             *(self.queue.work() for _ in range(settings.workers)),
             *(self.decisions.work() for _ in range(settings.workers)),
         ]
@@ -312,6 +330,7 @@ async def _serve(settings: OperatorSettings, clock: Clock, access: ClusterAccess
             )
             await _run_side_by_side(watching, *operator.loops())
         finally:
+            await operator.flush()
             await operator.election.release()
             server.should_exit = True
             await listening

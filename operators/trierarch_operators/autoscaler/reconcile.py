@@ -6,6 +6,8 @@ trace, Event and status. Carrying it out is the other controller's, which reads 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable
@@ -78,6 +80,7 @@ class AutoscalerReconciler:
         self._clock = clock
         self._leads = leads
         self._heard = _Heard()
+        self._words = asyncio.Semaphore()
 
     async def reconcile(self, key: Key) -> float | None:
         """Decide for one deployment; return the seconds until its next decision.
@@ -160,10 +163,12 @@ class AutoscalerReconciler:
         if not says_something_new(wanted, existing):
             return
         try:
-            await apply_status(self._api, self._cache, found, wanted, FIELD_MANAGER)
+            # Words may wait for each other; numbers are what capacity waits for.
+            async with contextlib.nullcontext() if decision.changes else self._words:
+                await apply_status(self._api, self._cache, found, wanted, FIELD_MANAGER)
         except TrierarchError as error:
             # The next decision finds the same difference and tries again.
             _logger.warning("decision %s was not carried out: %s", decision.id, error)
             return
         if decision.changes:
-            await self._events.record(found, "Scale", decision.reason.value, decision.message)
+            self._events.record(found, "Scale", decision.reason.value, decision.message)

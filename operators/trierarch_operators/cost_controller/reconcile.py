@@ -18,8 +18,7 @@ from trierarch.core.identifiers import ModelName, VariantName
 from trierarch.cost.documents import PriceDocument
 from trierarch.cost.prices import ANY_REGION, CapacityType, PriceBook, PriceEntry
 from trierarch.cost.unit_cost import UnitCost
-from trierarch_operators.conditions import holds
-from trierarch_operators.cost_controller.status import build_status
+from trierarch_operators.cost_controller.status import build_status, is_written
 from trierarch_operators.fleet import ClusterFleet
 from trierarch_operators.object_cache import Key, Object, ObjectCache, key_of, version_of
 from trierarch_operators.price_books import price_of, read_entries
@@ -147,8 +146,6 @@ class CostReconciler:
         if found is None or found["metadata"].get("deletionTimestamp"):
             return
         wanted = build_status(hourly_costs, unit_cost)
-        existing = found.get("status") or {}
-        is_gone = unit_cost is None and "costPerMillionTokens" in existing
-        if holds(wanted, existing) and not is_gone:
+        if is_written(wanted, found.get("status") or {}):
             return
         await apply_status(self._api, self._cache, found, wanted, FIELD_MANAGER)

@@ -27,6 +27,23 @@ def build_status(hourly_costs: Mapping[str, Decimal], unit_cost: Decimal | None)
     return status
 
 
+def is_written(wanted: Mapping[str, Any], existing: Mapping[str, Any]) -> bool:
+    """Return whether a status says already what it should, and nothing of ours beside it.
+
+    Args:
+        wanted: What ``build_status`` returned.
+        existing: The whole status; entries of other controllers stand beside ours.
+    """
+    costs = {
+        entry["name"]: entry["hourlyCost"]
+        for entry in existing.get("variants", ())
+        if "hourlyCost" in entry
+    }
+    return costs == {entry["name"]: entry["hourlyCost"] for entry in wanted["variants"]} and (
+        wanted.get("costPerMillionTokens") == existing.get("costPerMillionTokens")
+    )
+
+
 def format_money(amount: Decimal) -> str:
     """Return an amount as text, to a hundredth of a cent."""
     return f"{amount.quantize(_CENT_OF_A_CENT):f}"

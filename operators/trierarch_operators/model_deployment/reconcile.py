@@ -36,23 +36,19 @@ from trierarch_operators.model_deployment.manifests import (
     build_ray_service,
     ray_service_name,
 )
+from trierarch_operators.model_deployment.reporting import FIELD_MANAGER, StatusReporter
 from trierarch_operators.model_deployment.scaling import ClusterScaler
-from trierarch_operators.model_deployment.status import (
-    VariantState,
-    build_status,
-    find_conditions,
-)
+from trierarch_operators.model_deployment.status import VariantState
 from trierarch_operators.object_cache import Key, Object, ObjectCache, controller_of, key_of
 from trierarch_operators.resources import (
     MODEL_DEPLOYMENTS,
     RAY_CLUSTERS,
     RAY_SERVICES,
 )
-from trierarch_operators.status_writes import apply_finalizers, apply_status
+from trierarch_operators.status_writes import apply_finalizers
 
 _logger = logging.getLogger(__name__)
 
-FIELD_MANAGER = "trierarch-model-deployment"
 FINALIZER = f"{GROUP}/drain"
 
 _LOOK_AGAIN_SECONDS = 5.0
@@ -68,6 +64,7 @@ class Reconciler:
         fleet: Knows plans and groups.
         scaler: Adds and removes groups of a Ray cluster.
         events: Tells people.
+        reporter: Writes what is found into the status.
         settings: What is the same for all clusters.
         drain_seconds: The longest that running answers hold up a deletion.
         clock: Time.
@@ -81,6 +78,7 @@ class Reconciler:
         fleet: ClusterFleet,
         scaler: ClusterScaler,
         events: EventRecorder,
+        reporter: StatusReporter,
         settings: RaySettings,
         drain_seconds: float,
         clock: Clock,
@@ -91,6 +89,7 @@ class Reconciler:
         self._fleet = fleet
         self._scaler = scaler
         self._events = events
+        self._reporter = reporter
         self._settings = settings
         self._drain_seconds = drain_seconds
         self._clock = clock
@@ -114,7 +113,7 @@ class Reconciler:
             state = VariantState(
                 name="", problem=f"{field}: {first['msg']}", problem_reason="InvalidSpec"
             )
-            await self._write_status(found, [state], is_paused=False, is_suspended=False)
+            self._reporter.report(found, [state])
             return None
         if found["metadata"].get("deletionTimestamp"):
             return await self._finish(found, deployment)
@@ -123,7 +122,7 @@ class Reconciler:
         await self._hold(found)
         if not deployment.spec.paused:
             await self._remove_others(found, {v.name for v in deployment.spec.variants})
-        await self._write_status(
+        self._reporter.report(
             found,
             states,
             is_paused=deployment.spec.paused,
@@ -226,7 +225,7 @@ class Reconciler:
             what, reason = ("changed", "RayServiceChanged")
             if controller is None:
                 what, reason = ("adopted", "RayServiceAdopted")
-        await self._events.record(
+        self._events.record(
             found, "Apply", reason, f"{what} RayService {name} for {desired} groups"
         )
 
@@ -250,7 +249,7 @@ class Reconciler:
         await self._api.delete(
             RAY_SERVICES, metadata["namespace"], metadata["name"], metadata["uid"]
         )
-        await self._events.record(
+        self._events.record(
             found, "Delete", "RayServiceDeleted", f"deleted RayService {metadata['name']}"
         )
 
@@ -268,7 +267,7 @@ class Reconciler:
         working = 0
         for variant in deployment.spec.variants:
             groups = self._fleet.groups(key_of(found), variant.name)
-            serving = [group for group in groups if group.replica is not None]
+            serving = [group for group in groups if group.is_working]
             working += len(serving)
             states.append(VariantState(name=variant.name, draining=len(serving)))
         services = self._services(found)
@@ -281,7 +280,7 @@ class Reconciler:
             for service in services:
                 await self._delete_service(found, service)
         if services:
-            await self._write_status(found, states, is_paused=False, is_suspended=False)
+            self._reporter.report(found, states)
             return 1.0
         await apply_finalizers(self._api, self._cache, found, [], FIELD_MANAGER)
         return None
@@ -307,36 +306,6 @@ class Reconciler:
             )
             owner = metadata["labels"][DEPLOYMENT_LABEL]
             self._cache.put(RAY_SERVICES, patched, Key(metadata["namespace"], owner))
-
-    async def _write_status(
-        self,
-        found: Object,
-        states: Sequence[VariantState],
-        *,
-        is_paused: bool,
-        is_suspended: bool,
-    ) -> None:
-        metadata = found["metadata"]
-        existing = found.get("status") or {}
-        findings = find_conditions(
-            states,
-            is_paused=is_paused,
-            is_suspended=is_suspended,
-            is_deleting=bool(metadata.get("deletionTimestamp")),
-        )
-        wanted = build_status(
-            metadata["name"],
-            metadata["generation"],
-            existing,
-            [state for state in states if state.name],
-            findings,
-            self._clock.unix_seconds(),
-        )
-        names = {entry["name"] for entry in wanted["variants"]}
-        stale = {entry["name"] for entry in existing.get("variants", ())} - names
-        if holds(wanted, existing) and not stale:
-            return
-        await apply_status(self._api, self._cache, found, wanted, FIELD_MANAGER)
 
 
 def desired_groups(deployment: ModelDeployment, variant: Variant) -> int:

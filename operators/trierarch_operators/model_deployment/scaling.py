@@ -91,7 +91,7 @@ class ClusterScaler:
                 placed, now_unix_seconds, message, self._pause_seconds
             )
             await self._resize(cluster, max(placed, current - len(stuck)), stuck)
-            await self._events.record(
+            self._events.record(
                 deployment, "Release", "InsufficientCapacity", message, kind="Warning"
             )
             return message

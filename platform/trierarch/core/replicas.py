@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from trierarch.core.identifiers import ModelName, ReplicaId, VariantName
 
+DRAINED_REASON = "Drained"
+"""Last word of a replica whose answers are all out: what carried it may go at once."""
+
 
 class ReplicaState(StrEnum):
     """The four facts an autoscaler and a router must tell apart."""

@@ -21,7 +21,7 @@ from ray.util import get_node_ip_address
 from trierarch import __version__
 from trierarch.adapters.http_server import build_http_server
 from trierarch.core.clock import SystemClock
-from trierarch.core.replicas import ReplicaState
+from trierarch.core.replicas import DRAINED_REASON, ReplicaState
 from trierarch.observability.logging import configure_logging
 from trierarch.observability.tracing import Tracer, start_otlp_writer
 from trierarch.serving.announcing import AnnouncementTarget, Announcer
@@ -39,6 +39,8 @@ DRAIN_QUIET_SECONDS = 1.0
 still gets its "elsewhere"."""
 
 _DRAIN_LOOK_SECONDS = 0.05
+
+_LAST_WORD_SECONDS = 1.0
 
 
 class ReplicaArguments(BaseModel):
@@ -125,6 +127,8 @@ class Replica:
             self._group.close()
         engine, self._engine = self._engine, None
         await engine.close()
+        if self._state is not ReplicaState.FAILED:
+            self._become(ReplicaState.DRAINING, DRAINED_REASON, "", wait_seconds=_LAST_WORD_SECONDS)
         if self._announcer is not None:
             self._announcer.close()
         _logger.info("replica ended", extra={"replica_id": self._replica_id})

@@ -55,5 +55,6 @@ def test_replicas_of_the_example_take_their_environment_from_the_node_and_fit_tw
         assert environment["hostPath"]["path"] == "/trierarch/environment"
         assert set(mounts.values()) <= volumes.keys()
     [engine_pod] = group["template"]["spec"]["containers"]
-    assert engine_pod["resources"]["requests"]["cpu"] == "1000m", "for both ranks together"
+    assert engine_pod["resources"]["requests"]["cpu"] == "250m", "two of them beside a head"
+    assert engine_pod["resources"]["limits"]["cpu"] == "2", "imports use what is idle"
     assert "/trierarch/models/pocket" in {m["mountPath"] for m in engine_pod["volumeMounts"]}

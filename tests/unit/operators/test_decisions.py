@@ -25,6 +25,7 @@ from trierarch.cost.prices import PriceBook
 from trierarch_operators.autoscaler.status import build_status, says_something_new
 from trierarch_operators.autoscaler.subjects import build_subject, read_approval
 from trierarch_operators.cost_controller.status import build_status as build_cost_status
+from trierarch_operators.cost_controller.status import is_written
 from trierarch_operators.fleet import PlannedVariant
 from trierarch_operators.group_plan import choose_layout, find_class, plan_group, price_key
 from trierarch_operators.object_cache import Key
@@ -185,3 +186,26 @@ def test_money_is_text_to_a_hundredth_of_a_cent() -> None:
         "costPerMillionTokens": "0.6123",
     }
     assert "costPerMillionTokens" not in build_cost_status({}, None)
+
+
+@pytest.mark.parametrize(
+    ("costs", "unit_cost", "existing", "expected"),
+    [
+        ({}, None, {}, True),
+        ({}, None, {"variants": [{"name": "v", "readyReplicas": 1}]}, True),
+        ({}, None, {"variants": [{"name": "v", "hourlyCost": "1.0000"}]}, False),
+        ({"v": Decimal(1)}, None, {"variants": [{"name": "v", "hourlyCost": "1.0000"}]}, True),
+        ({"v": Decimal(1)}, None, {"variants": [{"name": "v"}]}, False),
+        ({"v": Decimal(2)}, None, {"variants": [{"name": "v", "hourlyCost": "1.0000"}]}, False),
+        ({}, Decimal("0.5"), {"costPerMillionTokens": "0.5000"}, True),
+        ({}, Decimal("0.5"), {}, False),
+        ({}, None, {"costPerMillionTokens": "0.5000"}, False),
+    ],
+)
+def test_costs_are_written_only_where_they_differ(
+    costs: dict[str, Decimal],
+    unit_cost: Decimal | None,
+    existing: dict[str, Any],
+    expected: bool,
+) -> None:
+    assert is_written(build_cost_status(costs, unit_cost), existing) is expected

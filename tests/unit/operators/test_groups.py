@@ -8,7 +8,7 @@ import pytest
 
 from trierarch.controller.replica_records import Announcement
 from trierarch.core.identifiers import ModelName, ReplicaId, VariantName
-from trierarch.core.replicas import ReplicaEndpoint, ReplicaState
+from trierarch.core.replicas import DRAINED_REASON, ReplicaEndpoint, ReplicaState
 from trierarch_operators.groups import (
     Group,
     choose_victims,
@@ -39,10 +39,19 @@ def pod(
 
 
 def announcement(
-    host: str, state: ReplicaState = ReplicaState.READY, heard_seconds: float = NOW
+    host: str,
+    state: ReplicaState = ReplicaState.READY,
+    heard_seconds: float = NOW,
+    reason: str = "",
 ) -> Announcement:
     endpoint = ReplicaEndpoint(
-        ReplicaId(f"r-{host}"), ModelName("m"), VariantName("v"), state, host=host, port=8000
+        ReplicaId(f"r-{host}"),
+        ModelName("m"),
+        VariantName("v"),
+        state,
+        host=host,
+        port=8000,
+        reason=reason,
     )
     return Announcement(endpoint, in_flight=0, pid=1, message="", heard_seconds=heard_seconds)
 
@@ -108,12 +117,17 @@ def test_only_groups_that_do_not_work_are_victims_and_unplaced_ones_first() -> N
             pod("serving", node="n1", address="1"),
             pod("draining", node="n2", address="2"),
             pod("idle", node="n3", address="3"),
+            pod("drained", node="n4", address="4"),
             pod("unplaced"),
         ],
         1,
-        [announcement("1"), announcement("2", ReplicaState.DRAINING)],
+        [
+            announcement("1"),
+            announcement("2", ReplicaState.DRAINING, reason="ScaledDown"),
+            announcement("4", ReplicaState.DRAINING, reason=DRAINED_REASON),
+        ],
     )
-    assert [group.name for group in choose_victims(groups, 9)] == ["unplaced", "idle"]
+    assert [group.name for group in choose_victims(groups, 9)] == ["unplaced", "drained", "idle"]
     assert [group.name for group in choose_victims(groups, 1)] == ["unplaced"]
     assert choose_victims(groups, 0) == []
 
