@@ -141,7 +141,7 @@ class Operator:
         events = EventRecorder(api, "trierarch.dev/model-deployment", identity, clock)
         decision_events = EventRecorder(api, "trierarch.dev/autoscaler", identity, clock)
         self._recorders = (events, decision_events)
-        self._reporter = StatusReporter(api, self.cache, clock)
+        self._reporter = StatusReporter(api, self.cache, events, clock)
         self._scaler = ClusterScaler(
             api,
             self.cache,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from trierarch.adapters.kubernetes import KubernetesApi
 from trierarch.core.clock import Clock
-from trierarch_operators.conditions import holds
+from trierarch_operators.conditions import Finding, holds
+from trierarch_operators.events import EventRecorder
 from trierarch_operators.model_deployment.status import (
     VariantState,
     build_status,
@@ -47,12 +49,16 @@ class StatusReporter:
     Args:
         api: For writes.
         cache: What the status says now.
+        events: Tells people when a model begins or ceases to serve.
         clock: Time.
     """
 
-    def __init__(self, api: KubernetesApi, cache: ObjectCache, clock: Clock) -> None:
+    def __init__(
+        self, api: KubernetesApi, cache: ObjectCache, events: EventRecorder, clock: Clock
+    ) -> None:
         self._api = api
         self._cache = cache
+        self._events = events
         self._clock = clock
         self._reports: dict[Key, Report] = {}
         self._queue = WorkQueue(self._write)
@@ -115,6 +121,19 @@ class StatusReporter:
         stale = {entry["name"] for entry in existing.get("variants", ())} - names
         if not holds(wanted, existing) or stale:
             await apply_status(self._api, self._cache, found, wanted, FIELD_MANAGER)
+            self._tell(found, existing, findings)
         # A newer one may have come while this was written.
         if self._reports.get(key) is report:
             del self._reports[key]
+
+    def _tell(
+        self, found: Object, existing: Mapping[str, Any], findings: Sequence[Finding]
+    ) -> None:
+        """Tell people of a model that begins or ceases to serve; a new one does neither."""
+        before = {one["type"]: one["status"] for one in existing.get("conditions", ())}
+        for finding in findings:
+            if finding.type == "Available" and before.get("Available", "False") != finding.status:
+                kind: Literal["Normal", "Warning"] = (
+                    "Warning" if finding.reason == "NoReadyReplica" else "Normal"
+                )
+                self._events.record(found, "Observe", finding.reason, finding.message, kind)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 from tests.cluster.node.place import CHECKOUT
@@ -23,9 +24,26 @@ MODELS_ON_NODES = "/trierarch/models"
 
 Mount = dict[str, object]
 
+_COMPILE = """
+import compileall, sys
+for path in sys.argv[1:]:
+    compileall.compile_dir(path, maxlevels=20, quiet=2, workers=2)
+"""
+"""Packages have files for other versions of Python too: those cannot be compiled, nor imported."""
+
+_COMPILED = ("ray", "torch", "vllm")
+"""Packages that are compiled whole; of the others what an import of those needs."""
+
+_IMPORTED = (
+    "ray.serve", "trierarch.serving.application", "vllm.entrypoints.launchers.app",
+    "vllm.entrypoints.launchers.api_server.app_state", "vllm.v1.engine.async_llm",
+    "vllm.v1.engine.core", "vllm.v1.worker.cpu_worker",
+)  # fmt: skip
+
 
 def make_environment(work: Work) -> list[Mount]:
     """Return the mounts that give nodes this checkout's environment."""
+    _compile(work)
     venv, base = Path(sys.prefix), Path(sys.base_prefix)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     folder = work.place.state / "environment"
@@ -45,6 +63,18 @@ def make_environment(work: Work) -> list[Mount]:
         _mount(base, f"{ON_NODES}/python"),
         _mount(CHECKOUT / "platform", f"{ON_NODES}/source"),
     ]
+
+
+def _compile(work: Work) -> None:
+    """Compile the modules of engines: nodes cannot, and each of a replica's processes would."""
+    packages = [Path(sysconfig.get_paths()["purelib"], name) for name in _COMPILED]
+    found = [str(path) for path in (*packages, CHECKOUT / "platform") if path.is_dir()]
+    imports = "; ".join(f"import {name}" for name in _IMPORTED)
+    # Set where files are to be left alone; here they are what is wanted.
+    write = {"PYTHONDONTWRITEBYTECODE": ""}
+    with work.step("Compiling the modules of engines") as step:
+        work.run(step, [sys.executable, "-c", _COMPILE, *found], write)
+        work.run(step, [sys.executable, "-c", imports], write)
 
 
 def make_models(work: Work, names: tuple[str, ...]) -> list[Mount]:
