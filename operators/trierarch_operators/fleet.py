@@ -155,6 +155,14 @@ class ClusterFleet:
                 for endpoint in self._endpoints(found)
             ],
             "models": sorted({found["spec"]["model"]["name"] for found in deployments}),
+            "objectives": {
+                found["spec"]["model"]["name"]: {
+                    "ttft_seconds": slo.get("ttftSeconds"),
+                    "tpot_seconds": slo.get("tpotSeconds"),
+                }
+                for found in deployments
+                if (slo := found["spec"].get("scaling", {}).get("slo"))
+            },
         }
 
     def status_document(self) -> dict[str, Any]:

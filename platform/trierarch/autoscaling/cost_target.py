@@ -10,7 +10,6 @@ from trierarch.autoscaling.placement import bounded_ceilings, cheapest_mix, hour
 from trierarch.autoscaling.signals import Observation
 from trierarch.autoscaling.sizing import Sizing
 from trierarch.autoscaling.specification import ScalingSpec
-from trierarch.autoscaling.workload import saturated_load
 from trierarch.core.identifiers import VariantName
 
 TOKENS_PER_MILLION = 1e6
@@ -79,9 +78,9 @@ def look_at_cost(
     per_replica = cost / max(1, sum(cheapest.values()))
     if spec.min_replicas > max(1, needed) and affords(max(1, needed), per_replica):
         miss = CostMiss.MIN_REPLICAS
-    elif _full_unit_cost(observation, spec, sizing) > target:
+    elif _full_unit_cost(observation, sizing) > target:
         miss = CostMiss.PRICES_TOO_HIGH
-    elif fewest > 1 and affords(_packed(spec, sizing, fewest), per_replica):
+    elif fewest > 1 and affords(_packed(sizing, fewest), per_replica):
         miss = CostMiss.SLO_TOO_TIGHT
     elif fewest > 1 and affords(fewest, _lowest_price(observation)):
         miss = CostMiss.NO_CHEAPER_VARIANT
@@ -95,22 +94,18 @@ def _lowest_price(observation: Observation) -> float:
     return min(prices, default=math.inf)
 
 
-def _full_unit_cost(observation: Observation, spec: ScalingSpec, sizing: Sizing | None) -> float:
+def _full_unit_cost(observation: Observation, sizing: Sizing | None) -> float:
     """Return what a million tokens cost on a replica that is full; 0 if that is not known."""
-    if sizing is None:
+    if sizing is None or sizing.saturated_load is None:
         return 0.0
-    workload = sizing.workload
-    most = saturated_load(spec, workload)
-    if most is None:
-        return 0.0
+    workload, most = sizing.workload, sizing.saturated_load
     tokens = workload.input_tokens + workload.output_tokens
     per_hour = most / workload.request_seconds * tokens * _SECONDS_PER_HOUR
     return _lowest_price(observation) / (per_hour / TOKENS_PER_MILLION)
 
 
-def _packed(spec: ScalingSpec, sizing: Sizing | None, fewest: int) -> float:
+def _packed(sizing: Sizing | None, fewest: int) -> float:
     """Return how many replicas the demand would fill if latency did not matter."""
-    most = None if sizing is None else saturated_load(spec, sizing.workload)
-    if sizing is None or most is None:
+    if sizing is None or sizing.saturated_load is None:
         return float(fewest)
-    return max(1.0, math.ceil(sizing.forecast.demand / most))
+    return max(1.0, math.ceil(sizing.forecast.demand / sizing.saturated_load))

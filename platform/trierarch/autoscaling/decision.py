@@ -19,7 +19,7 @@ from trierarch.autoscaling.state import PipelineState
 from trierarch.core.identifiers import DecisionId, VariantName
 from trierarch.core.usage import ServiceTier
 
-POLICY_VERSION = "trierarch/2"
+POLICY_VERSION = "trierarch/3"
 """Changes whenever the same inputs could lead to another decision."""
 
 

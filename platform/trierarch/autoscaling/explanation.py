@@ -51,6 +51,12 @@ def _inputs(decision: ScalingDecision) -> list[str]:
         f" {_tiers(gateway.waiting_requests, now)} wait,"
         f" {_value(gateway.in_flight_requests, now)} in flight",
     ]
+    lines += [
+        f"{service.variant} speed: learned from {service.model.samples} measurements,"
+        f" the last predicted to {service.model.residual_ratio:.0%}"
+        for service in decision.inputs.state.services
+        if service.model.is_learned
+    ]
     cost = unit_cost(observation)
     lines.append(
         "unit cost: " + ("unknown" if cost is None else f"{cost:.4f} USD per million tokens")

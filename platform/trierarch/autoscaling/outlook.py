@@ -19,7 +19,8 @@ from trierarch.autoscaling.demand import measured_latencies
 from trierarch.autoscaling.load import Freshness, Load
 from trierarch.autoscaling.placement import hourly_cost, place
 from trierarch.autoscaling.queueing import PoolPrediction, predict_pool, round_steps, rounded
-from trierarch.autoscaling.service_model import RequestShape, initial_model
+from trierarch.autoscaling.service_learning import Services, expert_share_ratio, learned_model
+from trierarch.autoscaling.service_model import RequestShape
 from trierarch.autoscaling.signals import Observation, known
 from trierarch.autoscaling.sizing import Sizing
 from trierarch.autoscaling.specification import ScalingSpec
@@ -70,10 +71,12 @@ class Predictor:
     Attributes:
         spec: Objective and service priors.
         sizing: Learned misses; None predicts nothing.
+        services: Learned speeds.
     """
 
     spec: ScalingSpec
     sizing: Sizing | None
+    services: Services = ()
 
     def alternative(self, observation: Observation, mix: dict[VariantName, int]) -> Alternative:
         """Return a mix with its cost and, where it can be told, whether it keeps the objective."""
@@ -98,17 +101,16 @@ class Predictor:
 
     def _predict(self, replicas: int) -> PoolPrediction | None:
         variant = reference_variant(self.spec)
-        model = initial_model(variant)
+        model = learned_model(variant, self.services)
         if self.sizing is None or self.spec.slo is None or not model.is_usable or replicas < 1:
             return None
         workload = self.sizing.workload
-        prior = variant.service_prior
         shape = RequestShape(
             workload.input_tokens,
             workload.input_tokens - workload.computed_input_tokens,
             max(1.0, workload.output_tokens),
         )
-        steps = model.steps_of(shape, 0.0 if prior is None else prior.expert_share_ratio)
+        steps = model.steps_of(shape, expert_share_ratio(variant))
         predicted = predict_pool(
             round_steps(steps),
             rate_per_second=rounded(workload.requests_per_second),
@@ -117,8 +119,10 @@ class Predictor:
             percentile=self.spec.slo.percentile,
             variability=1.0,
         )
-        # A pool that cannot keep up has no percentile.
-        return predicted if math.isfinite(predicted.ttft_seconds) else None
+        # A pool that cannot keep up has no percentile, and a batch far beyond all that were
+        # measured has no step time.
+        is_told = predicted.running_per_replica <= model.running_limit
+        return predicted if is_told and math.isfinite(predicted.ttft_seconds) else None
 
 
 def build_counterfactual(
@@ -126,10 +130,11 @@ def build_counterfactual(
     spec: ScalingSpec,
     mix: dict[VariantName, int],
     sizing: Sizing | None = None,
+    services: Services = (),
 ) -> Counterfactual:
     """Return the choice and its neighbours, with their cost and predicted latency."""
     total = sum(mix.values())
-    predictor = Predictor(spec, sizing)
+    predictor = Predictor(spec, sizing, services)
     fewer = place(observation, spec, total - 1) if total > 0 else mix
     more = place(observation, spec, total + 1)
     return Counterfactual(

@@ -22,14 +22,21 @@ from trierarch.autoscaling.decision import (
     Stage,
 )
 from trierarch.autoscaling.demand import analyze_growth, fewest_safe
-from trierarch.autoscaling.load import Freshness, Load, read_load
+from trierarch.autoscaling.load import (
+    Freshness,
+    Load,
+    fresh_value,
+    hold_after_seconds,
+    read_load,
+)
 from trierarch.autoscaling.outlook import build_conditions, build_counterfactual, tokens_per_hour
 from trierarch.autoscaling.placement import place, price_of
+from trierarch.autoscaling.service_learning import Services, believed_service, teach_services
 from trierarch.autoscaling.signals import Observation
 from trierarch.autoscaling.sizing import Sizing, size_fleet
 from trierarch.autoscaling.specification import ScalingSpec
 from trierarch.autoscaling.state import PipelineState, Recommendation, Scarcity, SizingState
-from trierarch.autoscaling.workload import measure_workload
+from trierarch.autoscaling.workload import measure_workload, reference_variant
 from trierarch.core.identifiers import DecisionId
 
 SCALE_DOWN_WINDOW_COLD_STARTS = 0.7
@@ -39,6 +46,9 @@ RETRY_SECONDS = 600.0
 """Time before a variant that was not given is asked for again."""
 
 LEAST_SCALE_DOWN_WINDOW_SECONDS = 60.0
+
+FLEX_MARGIN_SECONDS = 1800.0
+"""A flex request whose deadline is nearer than this waits no longer for idle capacity."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -88,8 +98,9 @@ def decide(
     _observe(draft, load)
     if load.freshness is Freshness.FRESH:
         next_state = dataclasses.replace(next_state, last_fresh_unix_seconds=now)
-        sizing, learned = _size(observation, spec, load, state)
-        next_state = dataclasses.replace(next_state, sizing=learned)
+        services = teach_services(observation, spec, state.services)
+        sizing, learned = _size(observation, spec, load, state, services)
+        next_state = dataclasses.replace(next_state, sizing=learned, services=services)
         _analyze(draft, observation, spec, load, sizing)
         next_state = _remember(next_state, observation, spec, draft.replicas)
         _stabilize(draft, observation, spec, next_state, current)
@@ -138,7 +149,9 @@ def decide(
         message=_word(observation.current, total, message),
         steps=tuple(draft.steps),
         binding=binding,
-        counterfactual=build_counterfactual(observation, spec, limited.mix, sizing),
+        counterfactual=build_counterfactual(
+            observation, spec, limited.mix, sizing, next_state.services
+        ),
         conditions=build_conditions(observation, spec, load, limited.limits, outlook),
         admission=Admission(flex_open=_is_flex_open(observation, spec, load, total, sizing)),
         feasible_usd_per_million_tokens=(
@@ -152,8 +165,20 @@ def decide(
 def _is_flex_open(
     observation: Observation, spec: ScalingSpec, load: Load, desired: int, sizing: Sizing | None
 ) -> bool:
-    """Tell whether flex requests may fill what the others leave idle."""
-    if load.freshness is not Freshness.FRESH or desired > observation.ready:
+    """Tell whether flex requests may fill what the others leave idle.
+
+    They may wait, but not for ever: near the first one's deadline the lane is open.
+    """
+    if load.freshness is not Freshness.FRESH:
+        return False
+    deadline = fresh_value(
+        observation.gateway.flex_deadline_unix_seconds,
+        now_unix_seconds=observation.now_unix_seconds,
+        hold_after=hold_after_seconds(spec),
+    )
+    if deadline is not None and deadline - observation.now_unix_seconds < FLEX_MARGIN_SECONDS:
+        return True
+    if desired > observation.ready:
         return False
     if sizing is None or spec.slo is None:
         return True
@@ -188,7 +213,11 @@ def _observe(draft: _Draft, load: Load) -> None:
 
 
 def _size(
-    observation: Observation, spec: ScalingSpec, load: Load, state: PipelineState
+    observation: Observation,
+    spec: ScalingSpec,
+    load: Load,
+    state: PipelineState,
+    services: Services,
 ) -> tuple[Sizing | None, SizingState]:
     workload = measure_workload(observation, spec, load) if spec.slo is not None else None
     if workload is None or not load.is_complete:
@@ -201,6 +230,7 @@ def _size(
         state.sizing,
         last_decision_unix_seconds=state.last_decision_unix_seconds,
         horizon_seconds=cold_start_seconds(observation, spec) + spec.behavior.interval_seconds,
+        service=believed_service(reference_variant(spec), services),
     )
 
 

@@ -19,6 +19,7 @@ import math
 from collections.abc import Iterable
 
 from trierarch.autoscaling.specification import ServicePrior, VariantSpec
+from trierarch.core.identifiers import VariantName
 
 Vector = tuple[float, float, float, float]
 
@@ -125,6 +126,11 @@ class ServiceModel:
         return self.residual_ratio <= TRUSTED_RESIDUAL_RATIO
 
     @property
+    def is_learned(self) -> bool:
+        """Whether what was measured may replace what was believed."""
+        return self.samples >= MINIMUM_SAMPLES and self.is_usable
+
+    @property
     def running_limit(self) -> float:
         """Largest batch that may be predicted; infinite with a prior."""
         if self.has_prior:
@@ -149,6 +155,40 @@ class ServiceModel:
             prefill_seconds=computed * shape.computed_input_tokens,
             output_tokens=shape.output_tokens,
         )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BatchSample:
+    """What the ready replicas of a variant ran at one decision.
+
+    Attributes:
+        at_unix_seconds: When.
+        ready: Replicas.
+        running_requests: In all their batches together.
+    """
+
+    at_unix_seconds: float
+    ready: int
+    running_requests: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LearnedService:
+    """What one variant's metrics have taught, and what the next lesson needs.
+
+    Attributes:
+        variant: Whose.
+        model: Of its replicas.
+        batches: Of the last minutes, oldest first.
+        taught_unix_seconds: When a measurement was last taken in; None before the first.
+        slowness_ratio: Mean of measured over believed step times; 1 without a belief.
+    """
+
+    variant: VariantName
+    model: ServiceModel
+    batches: tuple[BatchSample, ...] = ()
+    taught_unix_seconds: float | None = None
+    slowness_ratio: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from trierarch.autoscaling.miss_curve import (
     learn_misses,
 )
 from trierarch.autoscaling.signals import LatencySummary, Observation, Signal
-from trierarch.autoscaling.specification import LatencyObjective, ScalingSpec
+from trierarch.autoscaling.specification import LatencyObjective, ScalingSpec, ServicePrior
 from trierarch.autoscaling.state import ErrorBudget, ServedSample, SizingState
 from trierarch.autoscaling.workload import Workload, saturated_load
 
@@ -83,6 +83,8 @@ class Sizing:
         workload: What arrives now.
         forecast: What is expected.
         curve: Fitted.
+        saturated_load: Load per replica beyond which the service model expects the mean request
+            to miss; None without a model.
     """
 
     replicas: int
@@ -92,6 +94,7 @@ class Sizing:
     workload: Workload
     forecast: Forecast
     curve: FittedCurve
+    saturated_load: float | None = None
 
     @property
     def greatest_load(self) -> float:
@@ -124,6 +127,7 @@ def size_fleet(
     *,
     last_decision_unix_seconds: float | None,
     horizon_seconds: float,
+    service: ServicePrior | None,
 ) -> tuple[Sizing | None, SizingState]:
     """Learn from the last interval and return what the objective needs; None if not yet known.
 
@@ -135,6 +139,7 @@ def size_fleet(
         state: What the last call left.
         last_decision_unix_seconds: Begin of the interval; None at the first.
         horizon_seconds: From now until capacity asked for now serves.
+        service: How fast a replica of the reference variant is believed to be; None if unknown.
     """
     now = observation.now_unix_seconds
     if state.began_unix_seconds is None and workload.requests_per_second > 0:
@@ -166,7 +171,7 @@ def size_fleet(
         )
     if spec.slo is None or not _is_trusted(state.curve, spec.slo):
         return None, state
-    saturated = saturated_load(spec, workload)
+    saturated = saturated_load(spec, workload, service)
     fitted = fit_curve(
         state.curve,
         saturated_load=None if saturated is None else PRIOR_HEADROOM_RATIO * saturated,
@@ -187,6 +192,7 @@ def size_fleet(
         workload=workload,
         forecast=predicted,
         curve=fitted,
+        saturated_load=saturated,
     )
     return sizing, state
 

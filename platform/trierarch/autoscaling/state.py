@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from trierarch.autoscaling.forecasting import ForecastState
 from trierarch.autoscaling.miss_curve import MissCurve
+from trierarch.autoscaling.service_model import LearnedService
 from trierarch.core.identifiers import VariantName
 
 
@@ -90,6 +91,7 @@ class PipelineState:
         sizing: What was learned of misses, demand and forecasts.
         scarce: What lately could not be had.
         settled_replicas: How many should serve by the last decision; None before it.
+        services: What was learned of each variant's speed.
     """
 
     last_decision_unix_seconds: float | None = None
@@ -99,6 +101,7 @@ class PipelineState:
     sizing: SizingState = _NO_SIZING
     scarce: tuple[Scarcity, ...] = ()
     settled_replicas: int | None = None
+    services: tuple[LearnedService, ...] = ()
 
     def as_record(self) -> dict[str, Any]:
         """Return the state as JSON values."""

@@ -57,7 +57,7 @@ def measure_workload(observation: Observation, spec: ScalingSpec, load: Load) ->
     outputs = fresh_value(gateway.mean_output_tokens, now_unix_seconds=now, hold_after=hold_after)
     if inputs is None or outputs is None:
         return None
-    computed = inputs * (1.0 - _cached_ratio(observation, spec))
+    computed = inputs * (1.0 - cached_ratio(observation, spec))
     seconds = request_seconds(reference_variant(spec), inputs, computed, outputs)
     flex = fresh_value(
         gateway.arrivals_per_second.flex, now_unix_seconds=now, hold_after=hold_after
@@ -85,16 +85,23 @@ def request_seconds(
     )
 
 
-def saturated_load(spec: ScalingSpec, workload: Workload) -> float | None:
-    """Return the load per replica beyond which the mean request misses; None without a prior.
+def saturated_load(
+    spec: ScalingSpec, workload: Workload, service: ServicePrior | None
+) -> float | None:
+    """Return the load per replica beyond which the mean request misses; None without a service.
 
     Token capacity is bound by seats, by KV memory or by compute, whichever ends first: a step
     that holds n requests takes ``(base + n x own) / (1 - share that prefills take)``, and n
     follows from how long requests stay. At the limit a step takes what the objective allows, or
     every seat is taken.
+
+    Args:
+        spec: Seats, memory and objective.
+        workload: The mean request.
+        service: How fast a replica of the reference variant is believed to be now.
     """
     variant = reference_variant(spec)
-    prior = variant.service_prior
+    prior = service
     if prior is None or workload.request_seconds <= 0:
         return None
     outputs = max(1.0, workload.output_tokens)
@@ -106,12 +113,14 @@ def saturated_load(spec: ScalingSpec, workload: Workload) -> float | None:
     if variant.kv_capacity_tokens is not None:
         seats = min(seats, variant.kv_capacity_tokens / context)
     # Every seat taken: seats = rate x outputs x step, with the share of prefills in the step.
-    full_step = base + seats * own if math.isfinite(seats) else math.inf
-    rate = 1.0 / (outputs * full_step / seats + prefill) if math.isfinite(seats) else math.inf
+    rate = math.inf
+    if math.isfinite(seats) and (busy := outputs * (base / seats + own) + prefill) > 0:
+        rate = 1.0 / busy
     limit = None if spec.slo is None else spec.slo.tpot_seconds
     if limit is not None:
         # A step as long as the objective: the rest of the time is for the requests' own work.
-        rate = min(rate, max(0.0, 1.0 - base / limit) / (prefill + outputs * own))
+        work = prefill + outputs * own
+        rate = min(rate, max(0.0, 1.0 - base / limit) / work) if work > 0 else rate
     if not math.isfinite(rate) or rate <= 0:
         return None
     return rate * workload.request_seconds * (1.0 - workload.flex_ratio)
@@ -123,7 +132,8 @@ def _fixed_step_share(prior: ServicePrior, seats: int | None) -> float:
     return shared / (seats or SEATS_WITHOUT_LIMIT) + prior.decode_token_seconds
 
 
-def _cached_ratio(observation: Observation, spec: ScalingSpec) -> float:
+def cached_ratio(observation: Observation, spec: ScalingSpec) -> float:
+    """Return the share of the prompt tokens that prefix caches hold; 0 if nothing tells."""
     hold_after = hold_after_seconds(spec)
     now = observation.now_unix_seconds
     computed = cached = 0.0

@@ -41,9 +41,14 @@ _ENGINE_GAUGES = (
 )
 _ENGINE_COUNTERS = (
     "vllm:prompt_tokens_total",
+    "vllm:prompt_tokens_cached_total",
     "vllm:generation_tokens_total",
     "vllm:num_preemptions_total",
 )
+_TPOT_HISTOGRAM = "vllm:request_time_per_output_token_seconds"
+
+LATENCY_WINDOW_SECONDS = 60.0
+"""Over which engines' times per output token are summed up, as the gateway does with its own."""
 
 SignalsT = TypeVar("SignalsT", GatewaySignals, EngineSignals, CostSignals, TierSignals)
 
@@ -113,6 +118,7 @@ class _Counts:
     refused: float
     input_tokens: float
     output_tokens: float
+    interactive: Mapping[str, float] | None
 
 
 class GatewayReader:
@@ -141,6 +147,7 @@ class GatewayReader:
             refused=ended.get("shed", 0),
             input_tokens=entry["tokens_total"]["input"],
             output_tokens=entry["tokens_total"]["output"],
+            interactive=entry.get("interactive_total"),
         )
         if self._history and counts.arrivals < self._history[-1].arrivals:
             self._history.clear()
@@ -167,6 +174,14 @@ class GatewayReader:
             mean_output_tokens=self._mean("output_tokens", at),
             completed_per_second=rate("completed"),
             shed_per_second=rate("refused"),
+            slo_met_ratio=_share(counts, before, "met", "judged"),
+            ttft_met_ratio=_share(counts, before, "in_time", "judged"),
+            interactive_completed_per_second=measure(
+                _rate(
+                    _interactive(counts, "completed"), _interactive(before, "completed"), seconds
+                ),
+                at,
+            ),
         )
         return self._last
 
@@ -183,16 +198,45 @@ class GatewayReader:
         return measure((getattr(last, name) - getattr(first, name)) / requests, at)
 
 
+def _interactive(counts: _Counts | None, name: str) -> float | None:
+    """Return a counter of the lanes with an objective; None where the gateway does not tell."""
+    if counts is None or counts.interactive is None:
+        return None
+    return counts.interactive.get(name)
+
+
+def _share(counts: _Counts, before: _Counts | None, part: str, whole: str) -> Signal:
+    """Return what share of the whole's growth since the last reading the part has."""
+    pairs = [(_interactive(counts, name), _interactive(before, name)) for name in (part, whole)]
+    (part_now, part_before), (whole_now, whole_before) = pairs
+    if part_now is None or part_before is None or whole_now is None or whole_before is None:
+        return NOT_REPORTED
+    grown = whole_now - whole_before
+    if grown <= 0 or part_now < part_before:
+        return Missing("NoSamples")
+    return measure(min(1.0, (part_now - part_before) / grown), counts.at_unix_seconds)
+
+
 def parse_engine_metrics(text: str) -> dict[str, float]:
-    """Return the metrics that scaling reads from an engine's ``/metrics``, labels summed."""
-    wanted = (*_ENGINE_GAUGES, *_ENGINE_COUNTERS)
+    """Return the metrics that scaling reads from an engine's ``/metrics``, labels summed.
+
+    A bucket of a histogram goes by the histogram's name and its upper edge, as in
+    ``NAME_bucket:0.05``.
+    """
+    buckets = f"{_TPOT_HISTOGRAM}_bucket"
+    sums = (f"{_TPOT_HISTOGRAM}_sum", f"{_TPOT_HISTOGRAM}_count")
+    wanted = (*_ENGINE_GAUGES, *_ENGINE_COUNTERS, *sums, buckets)
     # An engine has hundreds of histogram lines; parsing them all would cost more than deciding.
     lines = [line for line in text.splitlines() if line.startswith(wanted)]
     found: dict[str, float] = {}
     for family in text_string_to_metric_families("\n".join(lines) + "\n"):
         for sample in family.samples:
-            if sample.name in wanted:
-                found[sample.name] = found.get(sample.name, 0.0) + sample.value
+            if sample.name not in wanted:
+                continue
+            name = sample.name
+            if name == buckets:
+                name = f"{name}:{sample.labels['le']}"
+            found[name] = found.get(name, 0.0) + sample.value
     return found
 
 
@@ -201,6 +245,7 @@ class EngineReader:
 
     def __init__(self) -> None:
         self._before: dict[str, tuple[float, dict[str, float]]] = {}
+        self._window: deque[tuple[float, dict[str, dict[str, float]]]] = deque()
 
     def read(
         self, scraped: Mapping[str, dict[str, float] | None], at_unix_seconds: float
@@ -218,6 +263,7 @@ class EngineReader:
         self._before = {
             replica: (at_unix_seconds, dict(values)) for replica, values in answers.items()
         }
+        tpot = self._time_per_output_token(answers, at_unix_seconds)
         if len(answers) < len(scraped):
             return EngineSignals()
 
@@ -229,9 +275,34 @@ class EngineReader:
             waiting_requests=_sum(gauges("vllm:num_requests_waiting"), at_unix_seconds),
             kv_used_ratio=_mean(gauges("vllm:kv_cache_usage_perc"), at_unix_seconds),
             preemptions_per_second=rates["vllm:num_preemptions_total"],
-            input_tokens_per_second=rates["vllm:prompt_tokens_total"],
+            input_tokens_per_second=_computed(rates),
+            cached_tokens_per_second=rates["vllm:prompt_tokens_cached_total"],
             output_tokens_per_second=rates["vllm:generation_tokens_total"],
+            tpot=tpot,
         )
+
+    def _time_per_output_token(
+        self, answers: Mapping[str, dict[str, float]], at_unix_seconds: float
+    ) -> LatencySignal:
+        """Return the latency of the requests that ended in the window, on engines known in it."""
+        mine = {
+            replica: {
+                name: value for name, value in values.items() if name.startswith(_TPOT_HISTOGRAM)
+            }
+            for replica, values in answers.items()
+        }
+        self._window.append((at_unix_seconds, mine))
+        while self._window[0][0] < at_unix_seconds - LATENCY_WINDOW_SECONDS:
+            self._window.popleft()
+        grown: dict[str, float] = {}
+        for replica, values in mine.items():
+            first = next(seen[replica] for _, seen in self._window if replica in seen)
+            steps = {name: value - first.get(name, 0.0) for name, value in values.items()}
+            # A counter that went back was restarted; it counts again from the next window on.
+            if all(step >= 0 for step in steps.values()):
+                for name, step in steps.items():
+                    grown[name] = grown.get(name, 0.0) + step
+        return _summarize_histogram(grown, _TPOT_HISTOGRAM, at_unix_seconds)
 
     def _sum_of_rates(
         self, name: str, answers: Mapping[str, dict[str, float]], at_unix_seconds: float
@@ -244,6 +315,44 @@ class EngineReader:
             if rate is not None:
                 total = (total or 0.0) + rate
         return measure(total, at_unix_seconds)
+
+
+def _computed(rates: Mapping[str, Signal]) -> Signal:
+    """Return the prompt tokens per second that were computed: all but those found in caches."""
+    prompts = rates["vllm:prompt_tokens_total"]
+    cached = rates["vllm:prompt_tokens_cached_total"]
+    if not isinstance(prompts, Measured) or not isinstance(cached, Measured):
+        return prompts
+    return measure(max(0.0, prompts.value - cached.value), prompts.at_unix_seconds)
+
+
+def _summarize_histogram(
+    grown: Mapping[str, float], name: str, at_unix_seconds: float
+) -> LatencySignal:
+    """Return mean and quantiles of a histogram's growth; a quantile is its bucket's upper edge."""
+    if f"{name}_count" not in grown:
+        return NOT_REPORTED
+    samples = grown[f"{name}_count"]
+    if samples < 1:
+        return Missing("NoSamples")
+    mark = f"{name}_bucket:"
+    cumulative = sorted(
+        (float(key.removeprefix(mark)), value)
+        for key, value in grown.items()
+        if key.startswith(mark) and not key.endswith("+Inf")
+    )
+    mean_seconds = grown.get(f"{name}_sum", 0.0) / samples
+    quantiles = []
+    for _, ratio in _LATENCY_RATIOS:
+        edge = next((edge for edge, below in cumulative if below >= ratio * samples), None)
+        # Beyond the last edge nothing is known but that it is slower.
+        quantiles.append((ratio, cumulative[-1][0] if edge is None and cumulative else edge))
+    found = LatencySummary(
+        samples=int(samples),
+        mean_seconds=mean_seconds,
+        quantiles=tuple((ratio, mean_seconds if s is None else s) for ratio, s in quantiles),
+    )
+    return Measured(found, at_unix_seconds)
 
 
 def _sum(values: Sequence[float], at_unix_seconds: float) -> Signal:

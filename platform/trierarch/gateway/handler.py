@@ -239,6 +239,7 @@ class GatewayHandler:
         signals = self._signals.get(model)
         if signals is None:
             signals = self._signals[model] = ModelSignals()
+        signals.interactive.promise = self.directory.promises.get(model)
         return signals
 
     def write_access(self, entry: AccessEntry) -> None:

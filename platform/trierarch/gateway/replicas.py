@@ -18,6 +18,7 @@ import orjson
 from trierarch.core.clock import Clock
 from trierarch.core.errors import InvalidInput, Unavailable
 from trierarch.core.identifiers import ModelName, ReplicaId, VariantName
+from trierarch.core.objectives import LatencyPromise
 from trierarch.core.replicas import ReplicaEndpoint, ReplicaState
 from trierarch.gateway.admission.dispatch import ModelDispatcher
 from trierarch.gateway.endpoints.endpoint import ServedModel
@@ -57,7 +58,8 @@ class HttpReplicaSource:
     """Reads the list that a controller publishes.
 
     The answer is ``{"replicas": [...]}`` with the fields of ``ReplicaEndpoint``, and
-    optionally ``"models": [...]``: names of models that exist even without a replica.
+    optionally ``"models": [...]``: names of models that exist even without a replica, and
+    ``"objectives": {MODEL: {"ttft_seconds": ..., "tpot_seconds": ...}}``.
 
     Args:
         url: ``http://HOST:PORT/PATH``.
@@ -65,6 +67,7 @@ class HttpReplicaSource:
 
     Attributes:
         models: Names from the last answer.
+        promises: Latency objectives from the last answer; a model without one is left out.
 
     Raises:
         InvalidInput: If the address cannot be used.
@@ -80,6 +83,7 @@ class HttpReplicaSource:
         ).encode()
         self._pool = pool
         self.models: frozenset[ModelName] = frozenset()
+        self.promises: Mapping[ModelName, LatencyPromise] = {}
 
     async def replicas(self) -> Sequence[ReplicaEndpoint]:
         """Return the published list.
@@ -96,10 +100,29 @@ class HttpReplicaSource:
         try:
             answer = orjson.loads(body)
             found = [parse_replica(entry) for entry in answer["replicas"]]
-            self.models = frozenset(ModelName(str(name)) for name in answer.get("models", ()))
+            models = frozenset(ModelName(str(name)) for name in answer.get("models", ()))
+            promises = {
+                ModelName(str(name)): parse_promise(entry)
+                for name, entry in answer.get("objectives", {}).items()
+            }
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise Unavailable(f"the replica list at {self._url} is not one: {error!r}") from error
+        self.models, self.promises = models, promises
         return found
+
+
+def parse_promise(entry: Mapping[str, Any]) -> LatencyPromise:
+    """Return a latency objective from its JSON object.
+
+    Raises:
+        TypeError: If a member is no number.
+        ValueError: If a member is no number.
+    """
+    limits = {
+        name: None if entry.get(name) is None else float(entry[name])
+        for name in ("ttft_seconds", "tpot_seconds")
+    }
+    return LatencyPromise(**limits)
 
 
 def parse_list_address(url: str) -> SplitResult:
@@ -154,6 +177,7 @@ class ReplicaDirectory:
         replicas: Last list.
         read_at_seconds: Monotonic time of the last list; None before the first.
         has_been_ready: Some replica has been ready since the start.
+        promises: Latency objective of each model that has one, from the last list.
     """
 
     def __init__(
@@ -174,6 +198,7 @@ class ReplicaDirectory:
         self.replicas: Sequence[ReplicaEndpoint] = ()
         self.read_at_seconds: float | None = None
         self.has_been_ready = False
+        self.promises: Mapping[ModelName, LatencyPromise] = {}
         for model in declared_models:
             self._add_model(model)
 
@@ -192,6 +217,7 @@ class ReplicaDirectory:
         self.read_at_seconds = self._clock.monotonic_seconds()
         for model in getattr(self._source, "models", ()):
             self._add_model(model)
+        self.promises = getattr(self._source, "promises", {})
         if found != self.replicas:
             self._apply(found)
 

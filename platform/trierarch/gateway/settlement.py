@@ -14,7 +14,7 @@ from trierarch.core.clock import Clock
 from trierarch.core.identifiers import ModelName, ReplicaId, RequestId, VariantName
 from trierarch.core.quantities import ZERO_USD, Money, TokenCounts
 from trierarch.core.replicas import ReplicaEndpoint
-from trierarch.core.usage import Outcome, UsageRecord
+from trierarch.core.usage import Outcome, ServiceTier, UsageRecord
 from trierarch.gateway.access_log import AccessEntry
 from trierarch.gateway.admission.limits import KeyLimits
 from trierarch.gateway.endpoints.endpoint import GenerationRequest
@@ -297,18 +297,22 @@ class Account:
         timings = metrics.timings(call.model, variant, call.tier)
         duration_seconds = now_seconds - self._request.received_seconds
         timings.duration.observe(duration_seconds)
-        first_token_seconds = self._first_token_seconds
-        if first_token_seconds is None:
+        first_token_seconds, per_token_seconds = self._first_token_seconds, None
+        if first_token_seconds is not None:
+            timings.time_to_first_token.observe(first_token_seconds)
+            if outcome is Outcome.COMPLETED and tokens.output_tokens > 1:
+                per_token_seconds = (duration_seconds - first_token_seconds) / (
+                    tokens.output_tokens - 1
+                )
+                timings.time_per_output_token.observe(per_token_seconds)
+        # What was forgotten was never a request that anybody could have served.
+        if self._limits is None:
             return
-        timings.time_to_first_token.observe(first_token_seconds)
-        if outcome is Outcome.COMPLETED and tokens.output_tokens > 1:
-            per_token_seconds = (duration_seconds - first_token_seconds) / (
-                tokens.output_tokens - 1
-            )
-            timings.time_per_output_token.observe(per_token_seconds)
-            self._books.signals_of(call.model).note_time_per_output_token(
-                now_seconds, per_token_seconds
-            )
+        signals = self._books.signals_of(call.model)
+        if per_token_seconds is not None:
+            signals.note_time_per_output_token(now_seconds, per_token_seconds)
+        if call.tier is not ServiceTier.FLEX:
+            signals.interactive.note_end(outcome, first_token_seconds, per_token_seconds)
 
     def _trace(
         self, outcome: Outcome, status: int, tokens: TokenCounts, charge: Money, code: str

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from trierarch.core.objectives import LatencyPromise
 from trierarch.core.quantities import TokenCounts
 from trierarch.core.usage import Outcome
 
@@ -65,10 +66,64 @@ def summarize(values: Sequence[float]) -> dict[str, float | int | None]:
     return summary
 
 
+class InteractiveCounts:
+    """Requests of the lanes with an objective, and how many of them met it.
+
+    Judged are the streams that were completed, and every request that failed or was refused;
+    a client that left or does not stream saw no first token to judge by. Without an objective
+    nothing is judged.
+    """
+
+    __slots__ = ("completed", "in_time", "judged", "met", "promise")
+
+    def __init__(self) -> None:
+        self.promise: LatencyPromise | None = None
+        self.completed = self.judged = self.in_time = self.met = 0
+
+    def note_end(
+        self,
+        outcome: Outcome,
+        first_token_seconds: float | None,
+        per_token_seconds: float | None,
+    ) -> None:
+        """Count a request that has ended.
+
+        Args:
+            outcome: How.
+            first_token_seconds: From arrival; None without a stream.
+            per_token_seconds: After the first token; None if there was only one.
+        """
+        is_completed = outcome is Outcome.COMPLETED
+        self.completed += is_completed
+        promise = self.promise
+        if promise is None:
+            return
+        if outcome in (Outcome.FAILED, Outcome.SHED):
+            self.judged += 1
+        elif is_completed and first_token_seconds is not None:
+            self.judged += 1
+            in_time = promise.ttft_seconds is None or first_token_seconds <= promise.ttft_seconds
+            is_fast = (
+                promise.tpot_seconds is None
+                or per_token_seconds is None
+                or per_token_seconds <= promise.tpot_seconds
+            )
+            self.in_time += in_time
+            self.met += in_time and is_fast
+
+    def as_member(self) -> dict[str, int]:
+        """Return the counters; without an objective only those that need none."""
+        counts = {"completed": self.completed}
+        if self.promise is not None:
+            counts |= {"judged": self.judged, "in_time": self.in_time, "met": self.met}
+        return counts
+
+
 class ModelSignals:
     """Counters and windows of one model.
 
     Attributes:
+        interactive: Requests of the lanes with an objective.
         arrivals: Admitted requests, those refused by a full queue included: all demand.
         expected_output_tokens: Learned mean output of completed requests.
     """
@@ -81,10 +136,12 @@ class ModelSignals:
         "_tokens",
         "arrivals",
         "expected_output_tokens",
+        "interactive",
     )
 
     def __init__(self) -> None:
         self.arrivals = 0
+        self.interactive = InteractiveCounts()
         self.expected_output_tokens = FIRST_GUESS_OUTPUT_TOKENS
         self._outcomes = dict.fromkeys(Outcome, 0)
         self._tokens = TokenCounts()
@@ -131,6 +188,7 @@ class ModelSignals:
                 "output": self._tokens.output_tokens,
             },
         )
+        yield "interactive_total", self.interactive.as_member()
         yield "queue_wait_seconds_p95", quantile(waits, 0.95)
         yield "queue_wait_seconds", summarize(waits)
         yield "ttft_seconds", summarize(self._time_to_first_token.values(now_seconds))

@@ -30,8 +30,10 @@ class PolicyController(Generic[StateT]):
     """A policy on its own: its recommendation is what the fleet is told.
 
     Peers' own stabilization is part of their law, so nothing is put behind it but the bounds
-    of the variants.
+    of the variants. None of them says when flex requests may start, so they always may.
     """
+
+    flex_open = True
 
     def __init__(self, policy: Policy[StateT], *, name: str | None = None) -> None:
         self._policy = policy
@@ -59,6 +61,7 @@ class PipelineController:
 
     Attributes:
         decisions: Every decision of the run, oldest first.
+        flex_open: What the last one says of the flex lane.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class PipelineController:
         self.tick_seconds: float | None = self._spec.behavior.interval_seconds
         self._builder: ObservationBuilder | None = None
         self._state = PipelineState()
+        self.flex_open = True
         self.decisions: list[ScalingDecision] = []
 
     @property
@@ -88,6 +92,7 @@ class PipelineController:
         self._builder = ObservationBuilder(setup)
         self._state = PipelineState()
         self.decisions = []
+        self.flex_open = True
 
     def decide(self, snapshot: FleetSnapshot) -> Sequence[int]:
         """Return what the pipeline decides."""
@@ -100,6 +105,7 @@ class PipelineController:
             DecisionId(f"simulated-{len(self.decisions):06d}"),
         )
         self.decisions.append(decision)
+        self.flex_open = decision.admission.flex_open
         return desired_counts(snapshot, decision.replicas)
 
 

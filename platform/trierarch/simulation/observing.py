@@ -138,6 +138,7 @@ class ObservationBuilder:
                 - scrape.lost_requests[Tier.FLEX]
                 - scrape.waiting_requests[Tier.FLEX]
             ),
+            flex_deadline_unix_seconds=wrap(scrape.flex_deadline_seconds),
             slo_met_ratio=wrap(_met_ratio(scrape, last, lambda s: s.missed_requests)),
             ttft_met_ratio=wrap(_met_ratio(scrape, last, lambda s: s.late_requests)),
             interactive_completed_per_second=wrap(

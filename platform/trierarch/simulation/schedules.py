@@ -12,6 +12,8 @@ from trierarch.simulation.fleet.snapshot import FleetSnapshot
 class StaticController:
     """Holds a fixed number of replicas per variant."""
 
+    flex_open = True
+
     def __init__(self, replicas: Sequence[int], *, name: str = "static") -> None:
         self._replicas = tuple(replicas)
         self.name = name

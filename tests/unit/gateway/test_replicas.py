@@ -10,12 +10,14 @@ import pytest
 from trierarch.core.clock import ManualClock
 from trierarch.core.errors import InvalidInput
 from trierarch.core.identifiers import ModelName
+from trierarch.core.objectives import LatencyPromise
 from trierarch.core.replicas import ReplicaEndpoint, ReplicaState
 from trierarch.gateway.admission.dispatch import ModelDispatcher
 from trierarch.gateway.replicas import (
     FixedReplicas,
     HttpReplicaSource,
     ReplicaDirectory,
+    parse_promise,
     parse_replica,
 )
 from trierarch.gateway.wire.pool import UpstreamPool
@@ -47,6 +49,13 @@ def test_every_field_survives_the_wire() -> None:
         99,  # type: ignore[arg-type]
     )
     assert parse_replica(dataclasses.asdict(replica)) == replica
+
+
+def test_an_objective_is_read_as_custom_resources_write_it() -> None:
+    promise = parse_promise({"ttft_seconds": "2.0", "tpot_seconds": None})
+    assert promise == LatencyPromise(ttft_seconds=2.0)
+    with pytest.raises(ValueError, match="soon"):
+        parse_promise({"ttft_seconds": "soon"})
 
 
 def test_a_replica_without_an_address_yet() -> None:

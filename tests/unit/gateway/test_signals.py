@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trierarch.core.objectives import LatencyPromise
 from trierarch.core.quantities import TokenCounts
 from trierarch.core.usage import Outcome
 from trierarch.gateway.signals import (
     FIRST_GUESS_OUTPUT_TOKENS,
     WINDOW_SECONDS,
+    InteractiveCounts,
     ModelSignals,
     RollingWindow,
     quantile,
@@ -54,3 +56,30 @@ def test_ends_are_counted_by_outcome_and_only_completed_ones_teach() -> None:
     assert members["completed_total"] == 200
     assert members["ended_total"]["aborted"] == 1
     assert members["tokens_total"] == {"input": 1005, "cached": 400, "output": 3000}
+
+
+def test_without_an_objective_nothing_is_judged() -> None:
+    counts = InteractiveCounts()
+    counts.note_end(Outcome.COMPLETED, 0.5, 0.02)
+    assert counts.as_member() == {"completed": 1}
+
+
+def test_requests_are_judged_by_the_objective_of_their_time() -> None:
+    counts = InteractiveCounts()
+    counts.promise = LatencyPromise(ttft_seconds=1.0, tpot_seconds=0.05)
+    for outcome, first, per_token in (
+        (Outcome.COMPLETED, 1.0, 0.05),
+        (Outcome.COMPLETED, 1.1, 0.01),
+        (Outcome.COMPLETED, 0.1, 0.06),
+        (Outcome.COMPLETED, 0.1, None),
+        # No stream, and a client that left: no first token to judge by.
+        (Outcome.COMPLETED, None, None),
+        (Outcome.ABORTED, 0.1, None),
+        (Outcome.FAILED, 0.1, None),
+        (Outcome.SHED, None, None),
+    ):
+        counts.note_end(outcome, first, per_token)
+    assert counts.as_member() == {"completed": 5, "judged": 6, "in_time": 3, "met": 2}
+    counts.promise = LatencyPromise(ttft_seconds=2.0)
+    counts.note_end(Outcome.COMPLETED, 1.9, 9.0)
+    assert counts.as_member() == {"completed": 6, "judged": 7, "in_time": 4, "met": 3}

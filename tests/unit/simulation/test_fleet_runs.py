@@ -122,8 +122,12 @@ class Scripted:
     name = "scripted"
     tick_seconds: float | None = None
 
-    def __init__(self, *steps: tuple[float, tuple[int, ...]]) -> None:
+    def __init__(
+        self, *steps: tuple[float, tuple[int, ...]], flex_from_seconds: float = 0.0
+    ) -> None:
         self._steps = steps
+        self._flex_from_seconds = flex_from_seconds
+        self.flex_open = True
         self.seen: list[FleetSnapshot] = []
 
     def begin(self, setup: FleetSetup, pool: ReplicaPool) -> None:
@@ -132,6 +136,7 @@ class Scripted:
     def decide(self, snapshot: FleetSnapshot) -> tuple[int, ...]:
         """Return the newest counts that apply."""
         self.seen.append(snapshot)
+        self.flex_open = snapshot.now_seconds >= self._flex_from_seconds
         return next(c for at, c in reversed(self._steps) if at <= snapshot.now_seconds)
 
 
@@ -242,6 +247,21 @@ def test_the_gateway_serves_priority_then_default_then_flex() -> None:
     result = run(fleet(service()), requests([0.0, 0.1, 0.2, 0.3], 1, 100, tiers))
     order = np.argsort(result.requests["dispatch_seconds"], kind="stable")
     assert list(order) == [0, 3, 2, 1]
+
+
+def test_a_closed_flex_lane_starts_nothing_until_it_opens() -> None:
+    tiers = [Tier.DEFAULT, Tier.FLEX, Tier.DEFAULT, Tier.FLEX]
+    trace = requests([0.0, 1.0, 2.0, 3.0], 1, 100, tiers)
+    controller = Scripted((0.0, (1,)), flex_from_seconds=60.0)
+    result = simulate(fleet(service(maximum_requests=8)), trace, controller, seed=0)
+    started = result.requests["dispatch_seconds"]
+    assert started[2] == pytest.approx(2.0, abs=0.1)
+    assert (started[[1, 3]] >= 60.0).all()
+    assert (result.requests["status"] == COMPLETED).all()
+    assert [m.flex_open for m in result.moments] == [m.at_seconds >= 60 for m in result.moments]
+    waiting = [s.scrape for s in controller.seen if s.scrape and s.scrape.waiting_requests[2]]
+    assert waiting
+    assert all(scrape.flex_deadline_seconds is not None for scrape in waiting)
 
 
 def test_draining_loses_nothing_and_costs_until_the_last_token() -> None:

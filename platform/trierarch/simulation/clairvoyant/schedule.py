@@ -20,6 +20,8 @@ from trierarch.simulation.fleet.snapshot import FleetSnapshot
 class ScheduleController:
     """Follows ready counts per slot and variant."""
 
+    flex_open = True
+
     def __init__(
         self, counts: NDArray[np.int64], slot_seconds: float, *, name: str = "clairvoyant"
     ) -> None:
@@ -76,7 +78,8 @@ class ReplayController:
     """Repeats the decisions of an earlier run."""
 
     def __init__(self, moments: Sequence[Moment], *, name: str = "clairvoyant") -> None:
-        self._desired = {moment.at_seconds: moment.desired for moment in moments}
+        self._moments = {moment.at_seconds: moment for moment in moments}
+        self.flex_open = True
         ticks = [moment.at_seconds for moment in moments[:2]]
         self.name = name
         self.tick_seconds: float | None = ticks[1] - ticks[0] if len(ticks) > 1 else None
@@ -86,7 +89,9 @@ class ReplayController:
 
     def decide(self, snapshot: FleetSnapshot) -> Sequence[int]:
         """Return what was decided at this time."""
-        return self._desired[snapshot.now_seconds]
+        moment = self._moments[snapshot.now_seconds]
+        self.flex_open = moment.flex_open
+        return moment.desired
 
 
 def ready_counts(moments: Sequence[Moment], slot_seconds: float, slots: int) -> NDArray[np.int64]:

@@ -5,7 +5,8 @@ room for it; otherwise it waits at the gateway, where a replica that becomes
 ready later can still take it. Flex requests start only when no other request
 waits, leave seats free, and on a replica that also serves interactive requests
 their prompts take only a share of its time, or every decode step would wait for
-them; an interactive request may take a flex request's place.
+them; an interactive request may take a flex request's place. While the policy keeps
+the flex lane closed none of them starts, and those that run go on.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ def has_room(engine: Engine, slot: int, index: int, now_seconds: float) -> bool:
         return False
     is_flex = request["tier"] == FLEX
     if is_flex:
+        if engine.gateway[0]["flex_open"] == 0:
+            return False
         if replica["outstanding"] >= variant["flex_request_limit"]:
             return False
         is_shared = replica["outstanding"] > replica["outstanding_flex"]
@@ -211,6 +214,16 @@ def make_ready(engine: Engine, slot: int, now_seconds: float) -> None:
     engine.ready_slots[gateway["ready"]] = slot
     gateway["ready"] += 1
     dispatch(engine, now_seconds, NONE)
+
+
+@compiled
+def set_flex_lane(engine: Engine, is_open: bool, now_seconds: float) -> None:
+    """Let flex requests start from now on, or keep them waiting."""
+    gateway = engine.gateway[0]
+    was_open = gateway["flex_open"] == 1
+    gateway["flex_open"] = 1 if is_open else 0
+    if is_open and not was_open:
+        dispatch(engine, now_seconds, NONE)
 
 
 @inner

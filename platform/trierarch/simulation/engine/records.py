@@ -134,6 +134,7 @@ GATEWAY = np.dtype(
         ("most_queued", "i8"),
         ("ready", "i8"),
         ("largest_kv_tokens", "i8"),
+        ("flex_open", "i8"),
     ]
 )
 LANE = np.dtype(
@@ -227,6 +228,7 @@ def allocate(
     gateway["ttft_limit_seconds"] = ttft_limit_seconds
     gateway["tpot_limit_seconds"] = tpot_limit_seconds
     gateway["block_tokens"] = block_tokens
+    gateway["flex_open"] = 1
     gateway["largest_kv_tokens"] = variants["kv_limit_tokens"].max()
     lanes = np.zeros(TIERS, LANE)
     lanes["head"] = lanes["tail"] = NONE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trierarch.simulation.engine import gauges
-from trierarch.simulation.engine.records import DRAINING, READY, Engine
+from trierarch.simulation.engine.records import DRAINING, FLEX, READY, Engine
 from trierarch.simulation.fleet.ledger import ReplicaLife
 from trierarch.simulation.fleet.snapshot import ReplicaGauges, Scrape
 from trierarch.simulation.traces.trace import Floats
@@ -42,6 +42,7 @@ def scrape(
         late_requests=_tuple(lanes["late"]),
         missed_requests=_tuple(lanes["missed"]),
         lost_requests=_tuple(lanes["lost"]),
+        flex_deadline_seconds=_flex_deadline(engine),
         in_flight_requests=int(engine.replicas["outstanding"].sum()),
         arrival_dispersion=_dispersion(arrivals, now_seconds),
         generated_tokens=_tuple(generated),
@@ -58,6 +59,11 @@ def scrape(
             if states[row[gauges.SLOT]] == READY
         ),
     )
+
+
+def _flex_deadline(engine: Engine) -> float | None:
+    lane = engine.lanes[FLEX]
+    return float(engine.requests[lane["head"]]["deadline_seconds"]) if lane["queued"] else None
 
 
 def _dispersion(arrivals: Floats, now_seconds: float) -> float | None:

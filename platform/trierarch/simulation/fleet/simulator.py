@@ -50,6 +50,11 @@ class Controller(Protocol):
         """Time between its decisions; None for the fleet's."""
         ...
 
+    @property
+    def flex_open(self) -> bool:
+        """Whether flex requests may start until the next decision; read after each."""
+        ...
+
     def begin(self, setup: FleetSetup, pool: ReplicaPool) -> None:
         """Start a run. Only schedules that know the future may keep ``pool``."""
         ...
@@ -70,6 +75,7 @@ class Moment:
     draining: tuple[int, ...]
     waiting_requests: int
     change: int
+    flex_open: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -248,6 +254,8 @@ class _Run:
             scrape_failed=self._scrape_failed,
         )
         desired = tuple(int(count) for count in self._controller.decide(snapshot))
+        flex_open = self._controller.flex_open
+        fleet_steps.set_flex_lane(self._engine, flex_open, at_seconds)
         started, change = self._pool.apply(desired, at_seconds)
         for life in started:
             self._push(life.ready_seconds, _READY, partial(self._pool.make_ready, life))
@@ -261,6 +269,7 @@ class _Run:
                 draining=tuple(count[2] for count in after),
                 waiting_requests=int(self._engine.lanes["queued"][: Tier.FLEX].sum()),
                 change=change,
+                flex_open=flex_open,
             )
         )
         self._push((tick + 1) * self._tick_seconds, _TICK, partial(self._decide, tick + 1))

@@ -66,6 +66,7 @@ class Scrape:
         late_requests: Counter of completions whose first token came after the objective.
         missed_requests: Counter of completions outside the objective, late ones included.
         lost_requests: Counter.
+        flex_deadline_seconds: Of the first waiting flex request; None if none waits.
         in_flight_requests: On replicas now, draining ones included.
         arrival_dispersion: Variance over mean of interactive arrivals per second in the last
             minute; None without arrivals.
@@ -91,6 +92,7 @@ class Scrape:
     late_requests: tuple[int, ...]
     missed_requests: tuple[int, ...]
     lost_requests: tuple[int, ...]
+    flex_deadline_seconds: float | None
     in_flight_requests: int
     arrival_dispersion: float | None
     generated_tokens: tuple[int, ...]
