@@ -33,6 +33,7 @@ from trierarch_loadtests.reporting.ledger import (
     settle,
 )
 from trierarch_loadtests.reporting.markdown import render_markdown, render_verdict
+from trierarch_loadtests.reporting.recording import write_recording
 from trierarch_loadtests.reporting.slo import judge
 from trierarch_loadtests.reporting.summary import RunFacts, build_summary, write_results
 from trierarch_loadtests.reporting.tally import Tally
@@ -190,6 +191,7 @@ class Coordinator:
         directory = Path(preparation.options.results) / name
         try:
             write_results(directory, summary, render_markdown(summary), preparation.plan)
+            write_recording(directory, progress.tally.requests)
         except OSError as error:
             text = f"{verdict_text}\nerror: cannot write results to {directory}: {error.strerror}"
             return EXIT_UNUSABLE, text

@@ -12,10 +12,13 @@ from typing import Any
 from trierarch_loadtests.openai_stream import FAILURES, Answer, Outcome
 from trierarch_loadtests.plan import PlannedRequest
 from trierarch_loadtests.reporting.histogram import Histogram
+from trierarch_loadtests.reporting.recording import DROPPED, RecordedRequest, to_message
 from trierarch_loadtests.scenario import Slo
 
 TIMELINE_SECONDS = 10.0
 """Width of one row along time."""
+RECORDED_DECIMALS = 6
+RECORDED_TIERS = ("priority", "default", "flex")
 KEPT_FAILURES = 50
 """Failed requests described one by one; the counts cover all of them."""
 
@@ -158,6 +161,7 @@ class Tally:
         self.rows: dict[RowKey, Row] = {}
         self.timeline: dict[int, Row] = {}
         self.failures: list[dict[str, Any]] = []
+        self.requests: list[RecordedRequest] = []
         self.variants: Counter[str] = Counter()
         self.fingerprints: Counter[str] = Counter()
         self.cpu_saturated = False
@@ -169,11 +173,13 @@ class Tally:
 
     def drop(self, planned: PlannedRequest) -> None:
         """Count a planned request that was not sent because too many were ongoing."""
+        self.requests.append(describe(planned, None))
         for row in self._rows_of(planned):
             row.counts["dropped"] += 1
 
     def record(self, planned: PlannedRequest, done: Measurement, slo: Slo) -> None:
         """Count a request that has ended."""
+        self.requests.append(describe(planned, done))
         for row in self._rows_of(planned):
             row.record(done, slo)
         if done.variant:
@@ -215,6 +221,7 @@ class Tally:
         for index, row in other.timeline.items():
             self.timeline.setdefault(index, Row()).merge(row)
         self.failures = (self.failures + other.failures)[:KEPT_FAILURES]
+        self.requests += other.requests
         self.variants.update(other.variants)
         self.fingerprints.update(other.fingerprints)
         self.cpu_saturated = self.cpu_saturated or other.cpu_saturated
@@ -227,6 +234,7 @@ class Tally:
             ],
             "timeline": [[index, row.to_message()] for index, row in self.timeline.items()],
             "failures": self.failures,
+            "requests": [to_message(request) for request in self.requests],
             "variants": dict(self.variants),
             "fingerprints": dict(self.fingerprints),
             "cpu_saturated": self.cpu_saturated,
@@ -241,6 +249,7 @@ class Tally:
         for index, row in message["timeline"]:
             tally.timeline[int(index)] = Row.from_message(row)
         tally.failures = list(message["failures"])
+        tally.requests = [RecordedRequest(*values) for values in message["requests"]]
         tally.variants.update(message["variants"])
         tally.fingerprints.update(message["fingerprints"])
         tally.cpu_saturated = bool(message["cpu_saturated"])
@@ -250,6 +259,42 @@ class Tally:
         key = RowKey(planned.stage.name, planned.stage.measured, planned.entry.row_name)
         index = int(planned.seconds // TIMELINE_SECONDS)
         return self.rows.setdefault(key, Row()), self.timeline.setdefault(index, Row())
+
+
+def describe(planned: PlannedRequest, done: Measurement | None) -> RecordedRequest:
+    """Return a request's row in the recording; ``done`` is None if it was dropped.
+
+    One that brought no usage stands with the lengths it was planned with: it was asked for.
+    """
+    tier = str(planned.entry.extra_body.get("service_tier", ""))
+    asked = RecordedRequest(
+        arrival_seconds=round(planned.seconds, RECORDED_DECIMALS),
+        input_tokens=planned.input_tokens,
+        output_tokens=planned.output_tokens,
+        tier=tier if tier in RECORDED_TIERS else "",
+        kind=planned.entry.row_name,
+        stage=planned.stage.name,
+        outcome=DROPPED,
+    )
+    if done is None:
+        return asked
+    answer = done.answer
+    usage = answer.usage
+    return dataclasses.replace(
+        asked,
+        input_tokens=asked.input_tokens if usage is None else usage.input_tokens,
+        output_tokens=asked.output_tokens if usage is None else usage.output_tokens,
+        outcome=str(answer.outcome),
+        start_lag_seconds=_rounded(done.start_lag_seconds),
+        ttft_seconds=_rounded(done.ttft_seconds),
+        tpot_seconds=_rounded(answer.tpot_seconds),
+        latency_seconds=_rounded(done.latency_seconds),
+        variant=done.variant,
+    )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, RECORDED_DECIMALS)
 
 
 def total(rows: Iterable[Row]) -> Row:

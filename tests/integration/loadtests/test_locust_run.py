@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from trierarch.simulation.traces import read_trace
+
 ROOT = Path(__file__).resolve().parents[3]
 
 SCENARIO = {
@@ -55,6 +57,12 @@ class LocustRun:
     def summary(self):
         (path,) = self._results.glob("*/summary.json")
         return json.loads(path.read_text())
+
+    @property
+    def trace(self):
+        """What the simulator reads of the recording."""
+        (path,) = self._results.glob("*/requests.csv")
+        return read_trace(path)
 
     def check(self, name):
         (check,) = [c for c in self.summary["verdict"]["checks"] if c["name"] == name]
@@ -104,6 +112,10 @@ def test_a_good_run_passes_and_its_counts_agree_with_the_server(serve, run_locus
     assert summary["totals"]["counts"]["complete"] == PLANNED
     assert summary["ledger"]["difference_tokens"] == 0
     assert summary["ledger"]["client"]["cached_tokens"] == 4 * PLANNED
+    assert len(run.trace) == PLANNED
+    client = summary["ledger"]["client"]
+    assert run.trace.input_tokens.sum() == client["input_tokens"]
+    assert run.trace.output_tokens.sum() == client["output_tokens"]
     assert summary["seed"] == 11
     assert summary["run"]["engine"] == "paced-1 (system_fingerprint)"
     assert summary["answers_by_variant"] == {"cpu": PLANNED}
@@ -130,6 +142,7 @@ def test_a_full_cap_drops_counts_and_fails(serve, run_locust):
     assert counts["dropped"] > 0
     assert counts["dropped"] + len(server.served) == PLANNED
     assert run.check("dropped_requests")["judgement"] == "missed"
+    assert len(run.trace) == PLANNED
     assert any("were dropped" in warning for warning in run.summary["warnings"])
 
 

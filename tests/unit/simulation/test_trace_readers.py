@@ -10,6 +10,7 @@ import pytest
 
 from trierarch.core.errors import InvalidInput
 from trierarch.simulation.traces import Tier, Trace, read_spot_trace, read_trace
+from trierarch_loadtests.reporting.recording import DROPPED, RecordedRequest, write_recording
 
 AZURE = (
     "TIMESTAMP,ContextTokens,GeneratedTokens\r\n"
@@ -69,6 +70,23 @@ def test_a_format_is_detected_and_read(
     np.testing.assert_allclose(trace.arrival_seconds, times, atol=1e-6)
     assert list(trace.input_tokens) == inputs
     assert list(trace.output_tokens) == outputs
+
+
+def test_what_the_load_tests_record_is_read_back(tmp_path: Path) -> None:
+    rows = [
+        RecordedRequest(1.5, 20, 5, "flex", "chat/stream", "load", "complete", 0.0, 0.3, 0.02, 1.0),
+        RecordedRequest(0.5, 30, 7, "", "chat/stream", "load", "lost_stream", 0.1, None, None, 2.0),
+        RecordedRequest(2.0, 40, 9, "priority", "chat/stream", "load", DROPPED),
+        RecordedRequest(2.5, 50, 0, "", "embedding", "load", "complete", 0.0, None, None, 0.1),
+    ]
+    trace = read_trace(write_recording(tmp_path, rows))
+    assert trace.source_format == "locust"
+    # A request that failed or was never sent was asked for; an embedding generates nothing.
+    np.testing.assert_allclose(trace.arrival_seconds, [0.0, 1.0, 1.5])
+    assert list(trace.input_tokens) == [30, 20, 40]
+    assert list(trace.output_tokens) == [7, 5, 9]
+    assert list(trace.tiers) == [Tier.DEFAULT, Tier.FLEX, Tier.PRIORITY]
+    assert trace.notes == ("1 rows without output tokens dropped",)
 
 
 def test_failed_calls_of_burstgpt_are_dropped_and_noted(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One request per CSV row: Azure, BurstGPT, and any file with the three columns.
+"""One request per CSV row: Azure, BurstGPT, load tests, and any file with the three columns.
 
 BurstGPT keeps failed calls as rows with no response tokens; they asked for
 nothing that can be replayed, so they are dropped and counted in the notes. The
@@ -25,6 +25,9 @@ from trierarch.simulation.traces.files import csv_chunks, stem
 from trierarch.simulation.traces.trace import Floats, Integers, Tier, TierColumn, Trace, build_trace
 
 BURSTGPT = "burstgpt"
+LOCUST = "locust"
+LOCUST_COLUMNS = {"arrival_seconds", "outcome", "start_lag_seconds", "ttft_seconds"}
+"""Told by these, beside the three columns: what the load tests record of every request."""
 FORMATS = {
     "azure": ("TIMESTAMP", "ContextTokens", "GeneratedTokens"),
     BURSTGPT: ("Timestamp", "Request tokens", "Response tokens"),
@@ -59,7 +62,8 @@ def find_columns(header: Sequence[str]) -> Columns | None:
     time, input_tokens, output_tokens = first(TIME_NAMES), first(INPUT_NAMES), first(OUTPUT_NAMES)
     if time is None or input_tokens is None or output_tokens is None:
         return None
-    return Columns("csv", time, input_tokens, output_tokens, first(TIER_NAMES))
+    source_format = LOCUST if set(header) >= LOCUST_COLUMNS else "csv"
+    return Columns(source_format, time, input_tokens, output_tokens, first(TIER_NAMES))
 
 
 def read(

@@ -14,7 +14,8 @@ from trierarch.simulation.traces.trace import Trace
 
 KNOWN_FORMATS = (
     "Azure (TIMESTAMP,ContextTokens,GeneratedTokens), BurstGPT, Mooncake or Qwen-Bailian JSON "
-    "lines, ServeGen X-clients.csv, or a CSV with arrival_seconds,input_tokens,output_tokens"
+    "lines, ServeGen X-clients.csv, a load test's requests.csv, or a CSV with "
+    "arrival_seconds,input_tokens,output_tokens"
 )
 
 
@@ -68,8 +69,9 @@ def _refuse_known_others(path: Path, header: list[str]) -> None:
     names = set(header)
     if {"User Count", "Requests/s"} <= names or {"Request Count", "Median Response Time"} <= names:
         raise InvalidInput(
-            f"{path}: Locust's statistics hold no lengths; give one row a request, with columns"
-            " arrival_seconds, input_tokens and output_tokens"
+            f"{path}: Locust's statistics hold no lengths; give the requests.csv that the load"
+            " tests write beside their summary, or columns arrival_seconds, input_tokens and"
+            " output_tokens"
         )
     if {"field", "mean", "q50"} <= names:
         clients = path.name.replace("lengths", "clients")
