@@ -51,7 +51,7 @@ def scenario_options(command: CommandT) -> CommandT:
             type=click.FloatRange(min=0, min_open=True),
             default=None,
             help="Cut a longer trace to its hardest part of this length.  "
-            "[default: all; 48 for compare]",
+            "[default: all; for compare 48, and less where that is over 400,000 requests]",
         ),
         click.option(
             "--spot-trace",

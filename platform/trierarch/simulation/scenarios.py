@@ -48,6 +48,7 @@ class ScenarioChoices:
         cold_start_seconds: Median; None takes the fleet's own.
         metrics_loss_ratio: Share of scrapes that fail.
         longest_seconds: A longer trace is cut to its hardest part of this length; None keeps all.
+        most_requests: A trace with more is cut to its hardest part of at most so many.
     """
 
     fleet: str = SINGLE
@@ -60,6 +61,7 @@ class ScenarioChoices:
     cold_start_seconds: float | None = None
     metrics_loss_ratio: float = 0.0
     longest_seconds: float | None = None
+    most_requests: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,11 +81,12 @@ def build_scenario(trace: Trace, choices: ScenarioChoices) -> Scenario:
     """
     setup = single_fleet()
     if choices.longest_seconds is not None:
-        load = replicas_needed(setup, trace, window_seconds=PEAK_WINDOW_SECONDS)
-        trace = trace.hardest(choices.longest_seconds, load, PEAK_WINDOW_SECONDS)
+        trace = _hardest(setup, trace, choices.longest_seconds)
     factor = choices.rate_factor
     if factor is None:
         factor = automatic_rate_factor(setup, trace)
+    if choices.most_requests is not None:
+        trace = _hardest_requests(setup, trace, choices.most_requests / max(factor, 1e-9))
     if not (math.isfinite(factor) and factor > 0):
         raise InvalidInput(f"the rate factor must be positive, got {factor}")
     trace = trace.scaled(factor, seed=choices.seed)
@@ -117,6 +120,21 @@ def build_scenario(trace: Trace, choices: ScenarioChoices) -> Scenario:
         ),
     )
     return Scenario(with_initial_replicas(setup, trace), trace, factor)
+
+
+def _hardest(setup: FleetSetup, trace: Trace, longest_seconds: float) -> Trace:
+    load = replicas_needed(setup, trace, window_seconds=PEAK_WINDOW_SECONDS)
+    return trace.hardest(longest_seconds, load, PEAK_WINDOW_SECONDS)
+
+
+def _hardest_requests(setup: FleetSetup, trace: Trace, most: float) -> Trace:
+    """Return the hardest part with at most so many requests, but one window at least."""
+    part = trace
+    windows = math.ceil(trace.duration_seconds / PEAK_WINDOW_SECONDS)
+    while len(part) > most and windows > 1:
+        windows = max(1, min(windows - 1, int(windows * most / len(part))))
+        part = _hardest(setup, trace, windows * PEAK_WINDOW_SECONDS)
+    return part
 
 
 def automatic_rate_factor(setup: FleetSetup, trace: Trace) -> float:

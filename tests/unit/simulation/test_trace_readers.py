@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from trierarch.core.errors import InvalidInput
+from trierarch.simulation.scenarios import ScenarioChoices, build_scenario
 from trierarch.simulation.traces import Tier, Trace, read_spot_trace, read_trace
 from trierarch_loadtests.reporting.recording import DROPPED, RecordedRequest, write_recording
 
@@ -196,3 +197,15 @@ def test_spot_events_and_counts_become_shares(tmp_path: Path) -> None:
     assert list(first.lost_ratio) == [0.0, 0.5]
     assert list(second.time_seconds) == [0.0, 60.0]
     assert list(second.lost_ratio) == [0.0, 0.75]
+
+
+def test_a_busy_trace_is_cut_to_its_hardest_part_of_so_many_requests(tmp_path: Path) -> None:
+    times = [*range(0, 3600, 10), *range(3600, 7200, 1), *range(7200, 14400, 10)]
+    text = "".join(f"{at},2000,400\n" for at in times)
+    trace = read(tmp_path, "t.csv", "arrival_seconds,input_tokens,output_tokens\n" + text)
+    assert len(build_scenario(trace, ScenarioChoices(most_requests=len(trace))).trace) == len(trace)
+    part = build_scenario(trace, ScenarioChoices(most_requests=1500)).trace
+    # 25 of the 60 busy minutes.
+    assert 1200 <= len(part) <= 1500
+    assert part.duration_seconds <= 1500.0
+    assert any("hardest hours of 4, from hour" in note for note in part.notes)

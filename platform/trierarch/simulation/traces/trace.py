@@ -132,8 +132,8 @@ class Trace:
         start = first * window_seconds
         part = self.between(start, start + longest_seconds, name=self.name)
         note = (
-            f"the {longest_seconds / 3600:g} hardest hours of "
-            f"{self.duration_seconds / 3600:.0f}, from hour {start / 3600:.1f} on"
+            f"the {longest_seconds / 3600:.3g} hardest hours of "
+            f"{self.duration_seconds / 3600:.3g}, from hour {start / 3600:.1f} on"
         )
         # What comes first in a part comes at its beginning.
         moved = part.arrival_seconds - part.arrival_seconds[0]
