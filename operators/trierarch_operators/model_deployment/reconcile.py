@@ -226,7 +226,7 @@ class Reconciler:
             if controller is None:
                 what, reason = ("adopted", "RayServiceAdopted")
         self._events.record(
-            found, "Apply", reason, f"{what} RayService {name} for {desired} groups"
+            found, "Apply", reason, f"{what} RayService {name} for {count_groups_in_words(desired)}"
         )
 
     async def _remove_others(self, found: Object, variants: set[str]) -> None:
@@ -316,6 +316,11 @@ def desired_groups(deployment: ModelDeployment, variant: Variant) -> int:
     decided = next((e.desired_replicas for e in entries if e.name == variant.name), None)
     low, high = variant.min_replicas, variant.max_replicas
     return low if decided is None else min(max(decided, low), high)
+
+
+def count_groups_in_words(count: int) -> str:
+    """Return a number of groups as people say it."""
+    return f"{count} {'group' if count == 1 else 'groups'}"
 
 
 def count_groups(groups: Sequence[Group], now_seconds: float) -> dict[str, int]:

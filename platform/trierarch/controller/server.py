@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -92,6 +92,9 @@ def build_app(
         try:
             document = await request.json()
             announcement = parse_announcement(document, clock.monotonic_seconds())
+        except ClientDisconnect:
+            # A replica that waits no longer: it comes again with the next announcement.
+            return JSONResponse({"error": "the sender has gone"}, status_code=400)
         except (ValueError, KeyError, TypeError) as error:
             return JSONResponse({"error": f"no announcement: {error!r}"}, status_code=400)
         fleet.add(announcement)
