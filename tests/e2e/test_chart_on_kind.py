@@ -176,7 +176,7 @@ def expect_an_answer_with_its_cost(release: Release, key: str) -> None:
     text, usage = release.ask(key, "What is the capital of France?")
     assert "Paris" in text
     assert usage.completion_tokens > 0
-    assert Decimal(str(usage.model_extra["cost"])) > 0
+    assert Decimal(usage.model_extra["cost"]["amount"]) > 0
 
 
 def expect_a_story(release: Release) -> None:
