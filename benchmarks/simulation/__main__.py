@@ -1,8 +1,9 @@
 """``python -m benchmarks.simulation``: is the simulator's replica like a real engine?
 
-Starts vLLM on the processor with a replica's options, sends one open-loop run, fits the service
-model to its first half and predicts the second half. Ends with 1 if TTFT, TPOT or throughput of the
-second half are off by more than 15 %.
+Starts vLLM on the processor with a replica's options and sends short open-loop runs. The service
+model is fitted to every other one and predicts the ones between, so that a machine that is busier
+for a while is so for both. Ends with 1 if TTFT, TPOT or throughput of the predicted runs are off by
+more than 15 %.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.bare_engine import bare_vllm
 from benchmarks.recording import ROOT, record
-from benchmarks.simulation.fitting import Figures, fit, measured_figures, simulated_figures
+from benchmarks.simulation.fitting import Block, Figures, fit, measured_figures, simulated_figures
 from benchmarks.simulation.open_loop import Load, Timed, plan_requests, send
 
 from trierarch.core.errors import TrierarchError
@@ -34,6 +35,8 @@ INPUT_TOKENS, OUTPUT_TOKENS = (32, 384), (16, 96)
 PROBE_REQUESTS, PROBE_WIDTH = 24, 8
 UTILIZATION_RATIO = 0.5
 """Share of the probe's rate that the open loop asks for: queues form, and end again."""
+BLOCKS = 4
+"""Runs per half; they take turns."""
 MODEL_TOKENS = 1024
 STEP_TOKENS = 2048
 """What vLLM prefills in one step at most, unless told otherwise."""
@@ -72,15 +75,20 @@ def main() -> int:
     return judge(spec, halves, options)
 
 
+_said: list[str] = []
+
+
 def say(text: str, *_: object) -> None:
-    """Tell what is being done."""
-    sys.stderr.write(f"{text}\n")
+    """Tell what is being done, once: progress comes with the same words many times."""
+    if _said[-1:] != [text]:
+        _said.append(text)
+        sys.stderr.write(f"{text}\n")
 
 
 async def measure(
     url: str, spec: EngineSpec, vocabulary: int, options: argparse.Namespace
-) -> list[tuple[Trace, list[Timed]]]:
-    """Return both halves of a run at a part of the rate that a short probe reached."""
+) -> tuple[list[Block], list[Block]]:
+    """Return the fitted and the predicted runs, at a part of the rate that a probe reached."""
     probe = Load(PROBE_WIDTH, PROBE_REQUESTS / PROBE_WIDTH, INPUT_TOKENS, OUTPUT_TOKENS, vocabulary)
     for number in range(2):
         # The first probe warms up: kernels and allocators begin slowly.
@@ -89,21 +97,27 @@ async def measure(
         await send(url, spec.served_name, trace, vocabulary, options.seed + 1000 + number)
         rate = len(trace) / (time.perf_counter() - begin)
     load = dataclasses.replace(
-        probe, requests_per_second=UTILIZATION_RATIO * rate, seconds=options.seconds
+        probe,
+        requests_per_second=UTILIZATION_RATIO * rate,
+        seconds=options.seconds / BLOCKS,
     )
-    halves = []
-    for number in range(2):
-        trace = plan_requests(load, options.seed + number)
-        say(f"half {number + 1}: {len(trace)} requests, {load.requests_per_second:.2f} per second")
-        timed = await send(url, spec.served_name, trace, vocabulary, options.seed + number)
-        halves.append((trace, timed))
+    halves: tuple[list[Block], list[Block]] = ([], [])
+    for number in range(2 * BLOCKS):
+        seed = options.seed + number
+        trace = plan_requests(load, seed)
+        say(
+            f"run {number + 1} of {2 * BLOCKS}: {len(trace)} requests,"
+            f" {load.requests_per_second:.2f} per second, load average {os.getloadavg()[0]:.1f}"
+        )
+        timed = await send(url, spec.served_name, trace, vocabulary, seed)
+        halves[number % 2].append(Block(served(trace, timed), timed))
     return halves
 
 
 def judge(
-    spec: EngineSpec, halves: list[tuple[Trace, list[Timed]]], options: argparse.Namespace
+    spec: EngineSpec, halves: tuple[list[Block], list[Block]], options: argparse.Namespace
 ) -> int:
-    """Fit on the first half, compare on the second; 1 if that is further off than promised."""
+    """Fit on one half, compare on the other; 1 if that is further off than promised."""
     start = ServiceCoefficients(
         step_seconds=0.02,
         expert_seconds=0.0,
@@ -118,11 +132,11 @@ def judge(
         # The engine's own queue holds everything; this benchmark has no gateway.
         pending_prefill_limit_tokens=10_000_000,
     )
-    first, second = ((served(trace, timed), timed) for trace, timed in halves)
+    first, second = halves
     say("fitting")
-    fitted = fit(start, first[0], first[1])
-    calibrated = (measured_figures(first[1]), simulated_figures(fitted, first[0]))
-    predicted = (measured_figures(second[1]), simulated_figures(fitted, second[0]))
+    fitted = fit(start, first)
+    calibrated = (measured_figures(first), simulated_figures(fitted, first))
+    predicted = (measured_figures(second), simulated_figures(fitted, second))
     print_table(calibrated, predicted)
     figures: dict[str, float] = {
         name: getattr(fitted, name)

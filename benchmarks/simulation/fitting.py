@@ -48,20 +48,43 @@ class Figures:
     output_tokens_per_second: float
 
 
-def measured_figures(timed: Sequence[Timed]) -> Figures:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Block:
+    """A short run that begins and ends with an idle engine.
+
+    Attributes:
+        trace: Its requests, with the lengths that were really served.
+        timed: What happened to them, in the same order.
+    """
+
+    trace: Trace
+    timed: Sequence[Timed]
+
+
+def measured_figures(blocks: Sequence[Block]) -> Figures:
     """Return the figures of a real run."""
+    timed = [one for block in blocks for one in block.timed]
     return _figures(
-        np.array([one.ttft_seconds for one in timed]),
-        np.array([one.tpot_seconds for one in timed]),
+        *_measured_latencies(blocks),
         sum(one.output_tokens for one in timed),
-        max(one.finish_seconds for one in timed) - min(one.planned_seconds for one in timed),
+        sum(max(one.finish_seconds for one in block.timed) for block in blocks),
     )
 
 
-def simulated_figures(service: ServiceCoefficients, trace: Trace) -> Figures:
+def simulated_figures(service: ServiceCoefficients, blocks: Sequence[Block]) -> Figures:
     """Return the figures of the same requests on one simulated replica."""
-    ttft, tpot, finish = run_latencies(service, trace)
-    return _figures(ttft, tpot, int(trace.output_tokens.sum()), float(finish.max()))
+    runs = [run_latencies(service, block.trace) for block in blocks]
+    ttft, tpot, _ = (np.concatenate(column) for column in zip(*runs, strict=True))
+    outputs = sum(int(block.trace.output_tokens.sum()) for block in blocks)
+    return _figures(ttft, tpot, outputs, sum(float(finish.max()) for _, _, finish in runs))
+
+
+def _measured_latencies(blocks: Sequence[Block]) -> tuple[np.ndarray, np.ndarray]:
+    timed = [one for block in blocks for one in block.timed]
+    return (
+        np.array([one.ttft_seconds for one in timed]),
+        np.array([one.tpot_seconds for one in timed]),
+    )
 
 
 def run_latencies(
@@ -87,18 +110,15 @@ def run_latencies(
     return ttft, tpot, result.requests["finish_seconds"]
 
 
-def fit(start: ServiceCoefficients, trace: Trace, timed: Sequence[Timed]) -> ServiceCoefficients:
-    """Return the model whose run of ``trace`` is closest to what was measured.
+def fit(start: ServiceCoefficients, blocks: Sequence[Block]) -> ServiceCoefficients:
+    """Return the model whose runs of the blocks are closest to what was measured.
 
     Args:
         start: What is not fitted, and where the search begins.
-        trace: The requests, with the lengths that were really served.
-        timed: What happened to them, in the same order.
+        blocks: Requests and what happened to them.
     """
-    measured = _shape(
-        np.array([one.ttft_seconds for one in timed]), np.array([one.tpot_seconds for one in timed])
-    )
-    best, best_error = start, _error(start, trace, measured)
+    measured = _shape(*_measured_latencies(blocks))
+    best, best_error = start, _error(start, blocks, measured)
     stride = FIRST_STRIDE
     while stride > LAST_STRIDE:
         improved = False
@@ -106,7 +126,7 @@ def fit(start: ServiceCoefficients, trace: Trace, timed: Sequence[Timed]) -> Ser
             for direction in (math.exp(stride), math.exp(-stride)):
                 value = max(SMALLEST_SECONDS, getattr(best, name) * direction)
                 candidate = dataclasses.replace(best, **{name: value})
-                error = _error(candidate, trace, measured)
+                error = _error(candidate, blocks, measured)
                 if error < best_error:
                     best, best_error, improved = candidate, error, True
         if not improved:
@@ -114,8 +134,9 @@ def fit(start: ServiceCoefficients, trace: Trace, timed: Sequence[Timed]) -> Ser
     return best
 
 
-def _error(service: ServiceCoefficients, trace: Trace, measured: np.ndarray) -> float:
-    ttft, tpot, _ = run_latencies(service, trace)
+def _error(service: ServiceCoefficients, blocks: Sequence[Block], measured: np.ndarray) -> float:
+    runs = [run_latencies(service, block.trace) for block in blocks]
+    ttft, tpot, _ = (np.concatenate(column) for column in zip(*runs, strict=True))
     return float(np.square(np.log(_shape(ttft, tpot) / measured)).sum())
 
 
