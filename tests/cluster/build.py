@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tests.cluster.go_command import BuildError, find_go, go_environment, locked, module_folder
+from tests.cluster.old_versions import mark_used
 from tests.cluster.tool_modules import (
     MODULES,
     ToolModule,
@@ -91,6 +92,7 @@ def build_module(
     root = cache or cluster_cache()
     target = binaries_folder(module, root)
     if target.is_dir():
+        mark_used(target)
         return target
     try:
         lock_file, what = root / f"{module.name}.lock", f"the build of {module.name}"

@@ -16,18 +16,16 @@ import yaml
 from tests.cluster.go_command import module_folder
 from tests.cluster.node import engine as engines
 from tests.cluster.node.environment import Mount, make_environment, make_models
-from tests.cluster.node.images import (
-    BASE_PACKAGES,
-    DATABASE_PACKAGES,
-    Archives,
-    make_archives,
-)
+from tests.cluster.node.image_store import fill_stores
+from tests.cluster.node.images import BASE_PACKAGES, DATABASE_PACKAGES, make_archives
 from tests.cluster.node.node_image import PACKAGES, TAG, make_node_image
 from tests.cluster.node.our_images import build_with_own_engine, build_with_registry
 from tests.cluster.node.packages import make_engine_root, make_system
 from tests.cluster.node.place import CHECKOUT, Place, locked
 from tests.cluster.node.situation import Situation, find_situation
+from tests.cluster.node.tidying import tidy_caches
 from tests.cluster.node.work import ClusterFailure, Work
+from tests.cluster.old_versions import mark_used
 from tests.cluster.tool_modules import MODULES, binaries_folder, binary_path
 
 CONFIGURATION = CHECKOUT / "deploy" / "kind" / "cluster.yaml"
@@ -65,10 +63,13 @@ def bring_up(work: Work, *, ends_with_this_process: bool = False) -> dict[str, s
             work.say(f"the cluster {place.name} is up already")
             return environment_of(place)
         if situation.kind != "own-engine":
-            return _bring_up_with_registry(work, situation)
-        engines.stop_engine(place)
-        place.state.mkdir(parents=True)
-        return _bring_up_with_own_engine(work, ends_with_this_process)
+            environment = _bring_up_with_registry(work, situation)
+        else:
+            engines.stop_engine(place)
+            place.state.mkdir(parents=True)
+            environment = _bring_up_with_own_engine(work, ends_with_this_process)
+        tidy_caches(work)
+        return environment
 
 
 def _bring_up_with_own_engine(work: Work, ends_with_this_process: bool) -> dict[str, str]:
@@ -83,15 +84,16 @@ def _bring_up_with_own_engine(work: Work, ends_with_this_process: bool) -> dict[
     engine = engines.start_engine(work, root, ends_with_this_process=ends_with_this_process)
     with work.step("Loading the node image") as step:
         work.run(step, ["docker", "load", "--input", node_image], engine.environment)
+    ours = build_with_own_engine(work, engine.environment, archives.base)
+    document = yaml.safe_load(CONFIGURATION.read_text())
+    stores = fill_stores(work, engine, [archives.nodes, *ours], len(document["nodes"]))
     configuration = configure(
-        yaml.safe_load(CONFIGURATION.read_text()),
+        document,
         api_address=str(engine.network.engine),
-        mounts=[_images_mount(archives), *mounts],
-        own_disks=True,
+        mounts=mounts,
+        each=[[disk, store] for disk, store in zip(_list_disks(), stores, strict=True)],
     )
     _create(work, configuration, engine.environment, ["--image", TAG, "--retain"])
-    ours = build_with_own_engine(work, engine.environment, archives.base)
-    _load(work, ours, engine.environment)
     _install_kuberay(work)
     _put_tools(place)
     return environment_of(place)
@@ -125,7 +127,7 @@ def configure(
     *,
     mounts: list[Mount],
     api_address: str | None = None,
-    own_disks: bool = False,
+    each: Sequence[Sequence[Mount]] = (),
 ) -> dict[str, Any]:
     """Return the shared configuration with this machine's addresses and folders.
 
@@ -133,15 +135,16 @@ def configure(
         document: ``deploy/kind/cluster.yaml``.
         mounts: Folders that every node sees.
         api_address: Where the API server answers; None leaves it to kind.
-        own_disks: Whether the engine has a small disk for each node.
+        each: Further folders of each node, in the order of the nodes.
     """
     networking = dict(document["networking"])
     if api_address is not None:
         networking |= {"apiServerAddress": api_address, "apiServerPort": API_PORT}
-    nodes = [{**node, "extraMounts": list(mounts)} for node in document["nodes"]]
-    for number, node in enumerate(nodes if own_disks else ()):
-        disk = {"hostPath": f"/run/disks/{number}", "containerPath": "/var/lib/kubelet"}
-        node["extraMounts"].append(disk)
+    further = each or [()] * len(document["nodes"])
+    nodes = [
+        {**node, "extraMounts": [*mounts, *own]}
+        for node, own in zip(document["nodes"], further, strict=True)
+    ]
     return {**document, "networking": networking, "nodes": nodes}
 
 
@@ -226,7 +229,10 @@ def _kuberay_manifests() -> Path:
 
 
 def _build_tools(work: Work) -> None:
-    missing = [name for name in TOOLS if not binaries_folder(MODULES[name]).exists()]
+    folders = {name: binaries_folder(MODULES[name]) for name in TOOLS}
+    for folder in folders.values():
+        mark_used(folder)
+    missing = [name for name, folder in folders.items() if not folder.exists()]
     if missing:
         with work.step("Building the cluster's programs (once, several minutes)") as step:
             paths = f"{CHECKOUT}:{CHECKOUT / 'deploy' / 'local'}"
@@ -235,9 +241,12 @@ def _build_tools(work: Work) -> None:
                 work.run(step, command, {"PYTHONPATH": paths})
 
 
-def _images_mount(archives: Archives) -> Mount:
-    folder = os.fspath(archives.folder)
-    return {"hostPath": folder, "containerPath": "/kind/images", "readOnly": True}
+def _list_disks() -> list[Mount]:
+    """Return the mounts of the small disks that ``inside.sh`` makes, one for each node."""
+    return [
+        {"hostPath": f"/run/disks/{number}", "containerPath": "/var/lib/kubelet"}
+        for number in range(3)
+    ]
 
 
 def _create(

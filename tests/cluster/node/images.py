@@ -40,14 +40,14 @@ _PAUSE = Path(__file__).parent / "pause" / "main.go"
 
 @dataclasses.dataclass(frozen=True)
 class Archives:
-    """Where nodes find their images.
+    """The images that a cluster starts with.
 
     Attributes:
-        folder: Mounted into every node; has a folder for every node and one for the control plane.
+        nodes: Archive of all that nodes run.
         base: Archive of the base image alone, for the engine that builds on it.
     """
 
-    folder: Path
+    nodes: Path
     base: Path
 
 
@@ -79,7 +79,7 @@ def make_archives(work: Work, system: Path, database_system: Path, kuberay_image
             with work.step("Making the images of the control plane, kube-proxy and KubeRay"):
                 made.mkdir()
                 _make(made, system, database_system, kuberay_image)
-    return Archives(target / "nodes", target / "base.tar")
+    return Archives(target / "nodes.tar", target / "base.tar")
 
 
 def _make(folder: Path, system: Path, database_system: Path, kuberay_image: str) -> None:
@@ -99,21 +99,18 @@ def _make(folder: Path, system: Path, database_system: Path, kuberay_image: str)
     subprocess.run(build, check=True, env=go_environment(), cwd=_PAUSE.parent)
     pause_layer = pack_files({"pause": pause}, folder / "pause.layer")
     kuberay = pack_files({"manager": binary_path("kuberay-operator")}, folder / "kuberay.layer")
-    every_node = [
+    base_image = Image(BASE_TAG, [base], {"Cmd": ["python3"], "Env": path})
+    images = [
         Image(names["pause"], [pause_layer], {"Entrypoint": ["/pause"]}),
-        Image(BASE_TAG, [base], {"Cmd": ["python3"], "Env": path}),
+        base_image,
         Image(DATABASE_TAG, [database], {"Cmd": ["postgres"], "Env": path}),
         program("kube-proxy", names["kube-proxy"], [base], "usr/local/bin/"),
         program("coredns", names["coredns"], []),
         Image(kuberay_image, [kuberay], {"Entrypoint": ["/manager"], "User": "65532:65532"}),
     ]
-    control_plane = [
-        program(name, names[name], [], "usr/local/bin/")
-        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
-    ]
-    for role, images in (("every-node", every_node), ("control-plane", control_plane)):
-        (folder / "nodes" / role).mkdir(parents=True)
-        write_archive(images, folder / "nodes" / role / "images.tar")
-    write_archive([every_node[1]], folder / "base.tar")
+    control_plane = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
+    images += [program(name, names[name], [], "usr/local/bin/") for name in control_plane]
+    write_archive(images, folder / "nodes.tar")
+    write_archive([base_image], folder / "base.tar")
     for scratch in [*folder.glob("*.layer"), *folder.glob("*-layer.tar"), pause]:
         scratch.unlink()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tests.cluster.node.place import Place, locked
+from tests.cluster.old_versions import mark_used
 
 from trierarch_setup.commands import attempt
 from trierarch_setup.progress import Step
@@ -93,6 +94,7 @@ class Work:
             Where to make it, or None if it is already there. Leftovers of a killed attempt are
             deleted; a second process waits for the first.
         """
+        self._note_use(target)
         if target.exists():
             yield None
             return
@@ -109,3 +111,10 @@ class Work:
                 made.replace(target)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _note_use(self, target: Path) -> None:
+        """Keep a cached file from being deleted as one of an older version."""
+        mark_used(target)
+        if self.place.state.exists():
+            with (self.place.state / "uses").open("a") as note:
+                note.write(f"{target.name}\n")

@@ -71,12 +71,12 @@ def test_what_is_missing_is_named() -> None:
 def test_the_shared_configuration_gets_the_machine_s_parts_only() -> None:
     document = yaml.safe_load(CONFIGURATION.read_text())
     mount: dict[str, object] = {"hostPath": "/a", "containerPath": "/b", "readOnly": True}
-    made = configure(document, mounts=[mount], api_address="10.213.0.2", own_disks=True)
+    each: list[list[dict[str, object]]] = [[{"hostPath": f"/disk/{number}"}] for number in range(3)]
+    made = configure(document, mounts=[mount], api_address="10.213.0.2", each=each)
     assert made["networking"]["apiServerAddress"] == "10.213.0.2"
     assert made["networking"]["podSubnet"] == document["networking"]["podSubnet"]
     assert [node["role"] for node in made["nodes"]] == [n["role"] for n in document["nodes"]]
-    disks = [node["extraMounts"][1]["hostPath"] for node in made["nodes"]]
-    assert len(set(disks)) == len(disks)
+    assert [node["extraMounts"] for node in made["nodes"]] == [[mount, *own] for own in each]
     assert "extraMounts" not in document["nodes"][0]
 
 
