@@ -149,6 +149,7 @@ def build_serve_config(
 
     The number of replicas stands beside the arguments and not in them: Serve restarts every
     replica when an argument changes, and only adds or drains when the number does.
+    Serve knows no deployment of no replica: it then has no application, and drains what it had.
 
     Args:
         application: Name of the application.
@@ -165,26 +166,15 @@ def build_serve_config(
     }
     if announce is not None:
         arguments["announce"] = dict(announce)
-    document = {
+    document: dict[str, Any] = {
         "name": application,
         "route_prefix": f"/{application}",
         "import_path": IMPORT_PATH,
         "args": arguments,
     }
-    ask_for_replicas(document, serve_replicas)
-    # KubeRay counts a worker as serving when the proxy on its node answers.
-    return {"proxy_location": "EveryNode", "applications": [document]}
-
-
-def ask_for_replicas(application: dict[str, Any], serve_replicas: int) -> None:
-    """Write into an application how many replicas Serve shall work towards.
-
-    A configuration cannot say none beside the arguments, so that is said in them: with no
-    replica before or after there is none that could be restarted.
-    """
-    application["args"].pop("replicas", None)
-    application.pop("deployments", None)
+    applications = []
     if serve_replicas:
-        application["deployments"] = [{"name": DEPLOYMENT_NAME, "num_replicas": serve_replicas}]
-    else:
-        application["args"]["replicas"] = 0
+        document["deployments"] = [{"name": DEPLOYMENT_NAME, "num_replicas": serve_replicas}]
+        applications = [document]
+    # KubeRay counts a worker as serving when the proxy on its node answers.
+    return {"proxy_location": "EveryNode", "applications": applications}

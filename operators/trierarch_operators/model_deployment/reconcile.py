@@ -27,7 +27,6 @@ from trierarch_operators.fleet import ClusterFleet, PlannedVariant
 from trierarch_operators.group_plan import CannotRun
 from trierarch_operators.groups import Group, replica_endpoints
 from trierarch_operators.labels import DEPLOYMENT_LABEL, VARIANT_LABEL
-from trierarch_operators.model_deployment.engine import ask_for_replicas
 from trierarch_operators.model_deployment.manifests import (
     SERVE_REPLICAS_ANNOTATION,
     Counts,
@@ -338,10 +337,8 @@ def count_groups(groups: Sequence[Group], now_seconds: float) -> dict[str, int]:
 
 
 def empty_serve_config(config: str) -> str:
-    """Return a Serve configuration with no replica, and all else as it was."""
-    document: dict[str, Any] = yaml.safe_load(config)
-    for application in document["applications"]:
-        ask_for_replicas(application, 0)
+    """Return a Serve configuration without applications, and all else as it was: Serve drains."""
+    document: dict[str, Any] = {**yaml.safe_load(config), "applications": []}
     return json.dumps(document, indent=1)
 
 

@@ -22,6 +22,7 @@ from trierarch_operators.group_plan import (
 from trierarch_operators.model_deployment.engine import parse_source
 from trierarch_operators.model_deployment.manifests import Counts, fingerprint, ray_service_name
 from trierarch_operators.model_deployment.pod_templates import merge
+from trierarch_operators.model_deployment.reconcile import empty_serve_config
 
 from .deployments import (
     DEPLOYMENTS,
@@ -254,3 +255,11 @@ def test_equal_manifests_have_one_fingerprint() -> None:
     assert fingerprint(first) == fingerprint(second)
     second["spec"]["rayClusterConfig"]["rayVersion"] = "0"
     assert fingerprint(first) != fingerprint(second)
+
+
+def test_no_replica_is_no_application_and_all_else_stays() -> None:
+    # Ray Serve refuses a deployment of no replica; without the application it drains what it has.
+    config = yaml.safe_load(
+        empty_serve_config('{"proxy_location": "EveryNode", "applications": [1]}')
+    )
+    assert config == {"proxy_location": "EveryNode", "applications": []}
