@@ -153,7 +153,7 @@ def decide(
             observation, spec, limited.mix, sizing, next_state.services
         ),
         conditions=build_conditions(observation, spec, load, limited.limits, outlook),
-        admission=Admission(flex_open=_is_flex_open(observation, spec, load, total, sizing)),
+        admission=Admission(flex_open=_is_flex_open(observation, spec, load)),
         feasible_usd_per_million_tokens=(
             None if outlook is None else outlook.feasible_usd_per_million_tokens
         ),
@@ -162,12 +162,12 @@ def decide(
     return decision, next_state
 
 
-def _is_flex_open(
-    observation: Observation, spec: ScalingSpec, load: Load, desired: int, sizing: Sizing | None
-) -> bool:
+def _is_flex_open(observation: Observation, spec: ScalingSpec, load: Load) -> bool:
     """Tell whether flex requests may fill what the others leave idle.
 
-    They may wait, but not for ever: near the first one's deadline the lane is open.
+    They may while no other request waits: to hold them back because more capacity is wanted, or
+    because the objective is missed, only piles them up, and what was piled up runs all at once. Nor
+    may they wait for ever: near the first one's deadline the lane is open.
     """
     if load.freshness is not Freshness.FRESH:
         return False
@@ -178,11 +178,7 @@ def _is_flex_open(
     )
     if deadline is not None and deadline - observation.now_unix_seconds < FLEX_MARGIN_SECONDS:
         return True
-    if desired > observation.ready:
-        return False
-    if sizing is None or spec.slo is None:
-        return True
-    return sizing.keeps(spec.slo, observation.ready)
+    return load.waiting_requests == 0
 
 
 def _scarce(observation: Observation, state: PipelineState) -> tuple[Scarcity, ...]:

@@ -66,7 +66,12 @@ def pareto_figure(comparison: Comparison) -> Figure:
     axes.set_xlabel(f"dollars per million tokens that met the objective{note}", wrap=True)
     axes.set_ylabel("requests that met TTFT and TPOT, %")
     axes.grid(alpha=0.3)
-    figure.legend(fontsize=8, loc="outside right upper", title="cheapest first", title_fontsize=8)
+    figure.legend(
+        fontsize=8,
+        loc="outside right upper",
+        title="cheapest first;\nhollow: defaults",
+        title_fontsize=8,
+    )
     axes.set_title(f"{comparison.scenario.trace.name}, {comparison.scenario.setup.name} fleet")
     return figure
 
