@@ -25,7 +25,7 @@ from trierarch.autoscaling.service_model import (
 )
 from trierarch.autoscaling.signals import Observation, VariantObservation
 from trierarch.autoscaling.specification import ScalingSpec, ServicePrior, VariantSpec
-from trierarch.autoscaling.workload import cached_ratio
+from trierarch.autoscaling.workload import cached_ratio, mean_lengths
 
 LESSON_SECONDS = 30.0
 """Between two lessons. Latencies are of the last minute: sooner, a lesson would be the one before
@@ -124,12 +124,10 @@ def expert_share_ratio(variant: VariantSpec) -> float:
 
 
 def _mean_request(observation: Observation, spec: ScalingSpec) -> RequestShape | None:
-    gateway, now = observation.gateway, observation.now_unix_seconds
-    hold_after = hold_after_seconds(spec)
-    inputs = fresh_value(gateway.mean_input_tokens, now_unix_seconds=now, hold_after=hold_after)
-    outputs = fresh_value(gateway.mean_output_tokens, now_unix_seconds=now, hold_after=hold_after)
-    if inputs is None or outputs is None:
+    lengths = mean_lengths(observation, spec)
+    if lengths is None:
         return None
+    inputs, outputs = lengths
     return RequestShape(inputs, inputs * cached_ratio(observation, spec), max(1.0, outputs))
 
 

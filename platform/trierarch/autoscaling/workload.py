@@ -51,19 +51,28 @@ def measure_workload(observation: Observation, spec: ScalingSpec, load: Load) ->
     arrivals = load.arrivals_per_second
     if arrivals is None:
         return None
+    lengths = mean_lengths(observation, spec)
+    if lengths is None:
+        return None
+    inputs, outputs = lengths
+    computed = inputs * (1.0 - cached_ratio(observation, spec))
+    seconds = request_seconds(reference_variant(spec), inputs, computed, outputs)
+    flex = fresh_value(
+        observation.gateway.arrivals_per_second.flex,
+        now_unix_seconds=observation.now_unix_seconds,
+        hold_after=hold_after_seconds(spec),
+    )
+    flex_ratio = flex / (flex + arrivals) if flex else 0.0
+    return Workload(arrivals, seconds, inputs, computed, outputs, flex_ratio)
+
+
+def mean_lengths(observation: Observation, spec: ScalingSpec) -> tuple[float, float] | None:
+    """Return prompt and output tokens of the mean request; None while they are not known."""
     gateway, now = observation.gateway, observation.now_unix_seconds
     hold_after = hold_after_seconds(spec)
     inputs = fresh_value(gateway.mean_input_tokens, now_unix_seconds=now, hold_after=hold_after)
     outputs = fresh_value(gateway.mean_output_tokens, now_unix_seconds=now, hold_after=hold_after)
-    if inputs is None or outputs is None:
-        return None
-    computed = inputs * (1.0 - cached_ratio(observation, spec))
-    seconds = request_seconds(reference_variant(spec), inputs, computed, outputs)
-    flex = fresh_value(
-        gateway.arrivals_per_second.flex, now_unix_seconds=now, hold_after=hold_after
-    )
-    flex_ratio = flex / (flex + arrivals) if flex else 0.0
-    return Workload(arrivals, seconds, inputs, computed, outputs, flex_ratio)
+    return None if inputs is None or outputs is None else (inputs, outputs)
 
 
 def reference_variant(spec: ScalingSpec) -> VariantSpec:
