@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.cluster.go_command import module_folder
+from tests.cluster.go_command import locked, module_folder
 from tests.cluster.node import engine as engines
 from tests.cluster.node.environment import Mount, make_environment, make_models
 from tests.cluster.node.image_store import fill_stores
@@ -22,7 +22,7 @@ from tests.cluster.node.images import BASE_PACKAGES, DATABASE_PACKAGES, make_arc
 from tests.cluster.node.node_image import PACKAGES, TAG, make_node_image
 from tests.cluster.node.our_images import build_with_own_engine, build_with_registry
 from tests.cluster.node.packages import make_engine_root, make_system
-from tests.cluster.node.place import CHECKOUT, Place, locked
+from tests.cluster.node.place import CHECKOUT, Place
 from tests.cluster.node.situation import Situation, find_situation
 from tests.cluster.node.tidying import tidy_caches
 from tests.cluster.node.work import ClusterFailure, Work
@@ -40,6 +40,9 @@ READY_SECONDS = 180.0
 TOOLS = ("kubernetes", "etcd", "kind", "kuberay", "coredns", "helm")
 """What is built before anything starts."""
 
+_OTHER = "the making or deleting of this cluster"
+"""What a second command at the same time waits for."""
+
 MODELS = ("tiny-qwen3-moe", "tiny-deepseek-v3", "pocket")
 
 
@@ -55,7 +58,7 @@ def bring_up(work: Work, *, ends_with_this_process: bool = False) -> dict[str, s
     """
     place = work.place
     place.state.parent.mkdir(parents=True, exist_ok=True)
-    with locked(place.state.parent / f".{place.name}.lock"):
+    with locked(place.state.parent / f".{place.name}.lock", work.stream, _OTHER):
         situation = find_situation()
         if situation.kind == "api-tier-only":
             raise ClusterFailure(situation.sentence)
@@ -152,7 +155,10 @@ def configure(
 def take_down(work: Work) -> None:
     """Delete the cluster and everything of it; caches stay."""
     place = work.place
-    with locked(place.state.parent / f".{place.name}.lock"), work.step("Deleting the cluster"):
+    with (
+        locked(place.state.parent / f".{place.name}.lock", work.stream, _OTHER),
+        work.step("Deleting the cluster"),
+    ):
         note = place.state / "situation"
         if note.exists():
             command = [str(binary_path("kind")), "delete", "cluster", "--name", place.name]

@@ -67,14 +67,22 @@ def make_environment(work: Work) -> list[Mount]:
 
 def _compile(work: Work) -> None:
     """Compile the modules of engines: nodes cannot, and each of a replica's processes would."""
-    packages = [Path(sysconfig.get_paths()["purelib"], name) for name in _COMPILED]
-    found = [str(path) for path in (*packages, CHECKOUT / "platform") if path.is_dir()]
-    imports = "; ".join(f"import {name}" for name in _IMPORTED)
+    purelib = Path(sysconfig.get_paths()["purelib"])
     # Set where files are to be left alone; here they are what is wanted.
     write = {"PYTHONDONTWRITEBYTECODE": ""}
+    # Only another set of packages makes it necessary again, and that has other names.
+    installed = "\n".join(sorted(path.name for path in purelib.glob("*.dist-info")))
+    stamp = Path(sys.prefix, "compiled-for-nodes.txt")
     with work.step("Compiling the modules of engines") as step:
-        work.run(step, [sys.executable, "-c", _COMPILE, *found], write)
+        source = str(CHECKOUT / "platform")
+        work.run(step, [sys.executable, "-c", _COMPILE, source], write)
+        if stamp.is_file() and stamp.read_text() == installed:
+            return
+        packages = [str(purelib / name) for name in _COMPILED if (purelib / name).is_dir()]
+        work.run(step, [sys.executable, "-c", _COMPILE, *packages], write)
+        imports = "; ".join(f"import {name}" for name in _IMPORTED)
         work.run(step, [sys.executable, "-c", imports], write)
+        stamp.write_text(installed)
 
 
 def make_models(work: Work, names: tuple[str, ...]) -> list[Mount]:
