@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,14 +21,16 @@ def read_settings() -> dict[str, str]:
     """Return every readable kernel setting that does not move by itself."""
     found = {}
     for folder in _FOLDERS:
-        for path in Path("/proc/sys", folder).rglob("*"):
-            name = str(path.relative_to("/proc/sys"))
-            if not path.is_file() or any(part in name for part in _MOVING):
-                continue
-            try:
-                found[name] = path.read_text(errors="replace")
-            except OSError:
-                continue
+        # Unlike Path.rglob this goes on when the folder of an interface is gone meanwhile.
+        for parent, _, files in os.walk(Path("/proc/sys", folder)):
+            for path in (Path(parent, file) for file in files):
+                name = str(path.relative_to("/proc/sys"))
+                if any(part in name for part in _MOVING):
+                    continue
+                try:
+                    found[name] = path.read_text(errors="replace")
+                except OSError:
+                    continue
     return found
 
 
