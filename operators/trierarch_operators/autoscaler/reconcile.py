@@ -80,7 +80,7 @@ class AutoscalerReconciler:
         self._clock = clock
         self._leads = leads
         self._heard = _Heard()
-        self._words = asyncio.Semaphore()
+        self._words = asyncio.Lock()
 
     async def reconcile(self, key: Key) -> float | None:
         """Decide for one deployment; return the seconds until its next decision.

@@ -110,14 +110,13 @@ def saturated_load(
         service: How fast a replica of the reference variant is believed to be now.
     """
     variant = reference_variant(spec)
-    prior = service
-    if prior is None or workload.request_seconds <= 0:
+    if service is None or workload.request_seconds <= 0:
         return None
     outputs = max(1.0, workload.output_tokens)
     context = workload.input_tokens + outputs / 2.0
-    own = prior.decode_token_seconds + prior.context_token_seconds * context
-    base = prior.step_seconds + prior.expert_seconds
-    prefill = workload.computed_input_tokens * prior.prefill_token_seconds
+    own = service.decode_token_seconds + service.context_token_seconds * context
+    base = service.step_seconds + service.expert_seconds
+    prefill = workload.computed_input_tokens * service.prefill_token_seconds
     seats = float(variant.max_running_requests or math.inf)
     if variant.kv_capacity_tokens is not None:
         seats = min(seats, variant.kv_capacity_tokens / context)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from trierarch.autoscaling.service_learning import LATENCY_WINDOW_SECONDS
 from trierarch.autoscaling.signals import (
     NOT_REPORTED,
     CostSignals,
@@ -46,9 +47,6 @@ _ENGINE_COUNTERS = (
     "vllm:num_preemptions_total",
 )
 _TPOT_HISTOGRAM = "vllm:request_time_per_output_token_seconds"
-
-LATENCY_WINDOW_SECONDS = 60.0
-"""Over which engines' times per output token are summed up, as the gateway does with its own."""
 
 SignalsT = TypeVar("SignalsT", GatewaySignals, EngineSignals, CostSignals, TierSignals)
 

@@ -85,7 +85,8 @@ def lessons(count: int, spec: ScalingSpec, services: Services = (), **how: float
     for number in range(count):
         batch = 10.0 + (number // 12 * 23) % 80
         at = 1000.0 + number * LESSON_SECONDS
-        services = teach_services(observe(at, batch, **how), spec, services)  # type: ignore[arg-type]
+        seen = observe(at, batch, **how)  # type: ignore[arg-type]  # any argument
+        services = teach_services(seen, spec, services)
     return services
 
 
@@ -122,7 +123,7 @@ def test_the_same_window_teaches_once() -> None:
 
 def changed(observation: Observation, **engine: object) -> Observation:
     variant = observation.variants[0]
-    signals = dataclasses.replace(variant.engine, **engine)  # type: ignore[arg-type]
+    signals = dataclasses.replace(variant.engine, **engine)  # type: ignore[arg-type]  # any field
     return dataclasses.replace(
         observation, variants=(dataclasses.replace(variant, engine=signals),)
     )
