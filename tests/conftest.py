@@ -3,9 +3,9 @@
 Folders decide. Tests in ``unit`` and ``property`` are pure: they may not open a
 network socket at all. All others may reach this machine and nothing else (set
 in pyproject.toml). Tests in ``SHARING_PLACES`` start vLLM, Ray, the whole stack
-or a cluster. One process runs all of them, so that they can share what is slow
-to start; with ``-n 2``, as in ``make test``, another one runs everything else
-meanwhile.
+or a cluster. One process runs all that share a slow start; with ``-n 2``, as in
+``make test``, one has those with engines and nodes, and the other one those with
+only an API server and everything else meanwhile.
 """
 
 from __future__ import annotations
@@ -23,11 +23,17 @@ PURE_FOLDERS = ("unit", "property")
 SHARING_PLACES = (
     "chart/test_api_server.py",
     "cluster",
+    "cluster/test_engines_on_nodes.py",
+    "cluster/test_node_crashes.py",
+    "cluster/test_node_tier.py",
     "e2e",
     "integration/serving",
     "integration/stack",
 )
-"""Folders and files."""
+"""Folders and files; a file may be named beside its folder."""
+
+API_SERVER_PLACES = ("chart/test_api_server.py", "cluster")
+"""Those that share no more than an API server, which takes seconds to start."""
 
 SHARING_NOTHING = ("cluster/test_build.py", "cluster/test_by_hand.py", "cluster/test_crashes.py")
 """Files of those folders that start what they need for themselves."""
@@ -44,7 +50,8 @@ def find_place(path: str) -> str | None:
     """Return which of the places with a slow start a test file below ``tests`` is in."""
     if path in SHARING_NOTHING:
         return None
-    return next((each for each in SHARING_PLACES if f"{path}/".startswith(f"{each}/")), None)
+    found = [each for each in SHARING_PLACES if f"{path}/".startswith(f"{each}/")]
+    return max(found, key=len, default=None)
 
 
 @pytest.hookimpl(trylast=True)
@@ -82,4 +89,7 @@ class SharedStartScheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
-        return path if find_place(path.removeprefix("tests/")) is None else "shared start"
+        place = find_place(path.removeprefix("tests/"))
+        if place is None:
+            return path
+        return "API server" if place in API_SERVER_PLACES else "engines and nodes"
