@@ -176,7 +176,7 @@ def test_every_setting_of_the_operator_survives_the_way_into_its_pod(
     assert settings.namespaces == ("team-a",)
     assert settings.engine_image == "r/engine:0.1.0"
     assert settings.gateway_admin_url == "http://trierarch-gateway-admin:9090"
-    address = f"http://trierarch-operator.{NAMESPACE}.svc:8081/announcements"
+    address = f"http://trierarch-operator-announcements.{NAMESPACE}.svc:8081/announcements"
     assert settings.announce_url == address
     assert str(settings.pod_template_file) == "/etc/trierarch/engine/pod-template.yaml"
     assert settings.otlp_endpoint == "http://collector:4318"

@@ -32,6 +32,8 @@ class Announcement:
         pid: Of its process.
         message: Why it is in its state, for people.
         heard_seconds: Monotonic time.
+        address: Of the machine or pod it runs in, from its first word on; the endpoint has none
+            until the server listens.
     """
 
     endpoint: ReplicaEndpoint
@@ -39,6 +41,7 @@ class Announcement:
     pid: int
     message: str
     heard_seconds: float
+    address: str = ""
 
 
 def parse_announcement(document: Mapping[str, Any], heard_seconds: float) -> Announcement:
@@ -68,6 +71,7 @@ def parse_announcement(document: Mapping[str, Any], heard_seconds: float) -> Ann
         pid=int(document["pid"]),
         message=str(document["message"]),
         heard_seconds=heard_seconds,
+        address=str(document.get("address") or document["host"]),
     )
 
 

@@ -66,6 +66,7 @@ class Replica:
         self._state = ReplicaState.STARTING
         self._reason = "LoadingModel"
         self._message = ""
+        self._node_address = str(get_node_ip_address())
         self._address = ("", 0)
         self._started_unix_seconds = self._clock.unix_seconds()
         self._ready_unix_seconds: float | None = None
@@ -76,7 +77,7 @@ class Replica:
         self._replica_id = str(serve.get_replica_context().replica_id.unique_id)
         configure_logging("INFO")
         if self._arguments.announce is not None:
-            self._announcer = Announcer(self._arguments.announce, self._describe)
+            self._announcer = Announcer(self._arguments.announce, self._describe, self._clock)
             self._announcer.start()
         try:
             await self._start()
@@ -135,7 +136,7 @@ class Replica:
 
     async def _start(self) -> None:
         spec = self._arguments.engine
-        host = str(get_node_ip_address())
+        host = self._node_address
         self._engine = await self._start_engine(spec)
         self._gate = RequestGate(
             self._engine.app, self._clock, self._replica_id, self._build_tracer(spec)
@@ -197,6 +198,7 @@ class Replica:
             "model": spec.served_name,
             "variant": spec.variant,
             "state": self._state.value,
+            "address": self._node_address,
             "host": host,
             "port": port,
             "pid": os.getpid(),

@@ -8,7 +8,7 @@
   value: 0.0.0.0
 # Engine pods announce themselves from whatever namespace they are in.
 - name: TRIERARCH_OPERATOR_ANNOUNCE_URL
-  value: http://{{ include "trierarch.fullname" . }}-operator.{{ .Release.Namespace }}.svc:8081/announcements
+  value: http://{{ include "trierarch.fullname" . }}-operator-announcements.{{ .Release.Namespace }}.svc:8081/announcements
 - name: TRIERARCH_OPERATOR_ENGINE_IMAGE
   value: {{ include "trierarch.imageName" (dict "root" . "image" .Values.engine.image) }}
 - name: TRIERARCH_OPERATOR_ENGINE_SERVICE_ACCOUNT
