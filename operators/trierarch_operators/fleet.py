@@ -27,6 +27,9 @@ from trierarch_operators.labels import DEPLOYMENT_LABEL, ROLE_LABEL, VARIANT_LAB
 from trierarch_operators.object_cache import Key, Object, ObjectCache, key_of, version_of
 from trierarch_operators.resources import ACCELERATOR_CLASSES, MODEL_DEPLOYMENTS, PODS
 
+HEAR_SECONDS = 3.0
+"""Every replica speaks each second; one second more may pass until it knows our address."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlannedVariant:
@@ -49,10 +52,7 @@ class ClusterFleet:
         cache: What the cluster looks like.
         announced: What replicas say.
         clock: Time.
-        on_announcement: Called with the address of a replica whose state is a new one.
-
-    Attributes:
-        is_known: Whether the cluster has been looked at.
+        on_announcement: Called with the address of the pod whose replica has a new state.
     """
 
     def __init__(
@@ -62,12 +62,39 @@ class ClusterFleet:
         clock: Clock,
         on_announcement: Callable[[str], None],
     ) -> None:
-        self.is_known = False
+        self._known_from_seconds = float("inf")
         self._cache = cache
         self._announced = announced
         self._clock = clock
         self._on_announcement = on_announcement
-        self._plans: dict[tuple[Key, str], tuple[object, PlannedVariant]] = {}
+        self._plans: dict[Key, dict[str, tuple[object, PlannedVariant]]] = {}
+        self._read: dict[Key, tuple[Object, ModelDeployment]] = {}
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the cluster has been looked at, and its replicas had time to speak."""
+        return self._clock.monotonic_seconds() >= self._known_from_seconds
+
+    def begin(self, *, hears_replicas: bool) -> None:
+        """Say that the cache is filled.
+
+        Until replicas that run have spoken they look as if they did not serve, and gateways
+        that read so would stop to send to them.
+        """
+        wait = hears_replicas and any(self._cache.all(PODS))
+        self._known_from_seconds = self._clock.monotonic_seconds() + wait * HEAR_SECONDS
+
+    def read(self, found: Object) -> ModelDeployment:
+        """Return a model deployment with types.
+
+        Raises:
+            ValidationError: If it holds what its definition refuses.
+        """
+        key = key_of(found)
+        known = self._read.get(key)
+        if known is None or known[0] is not found:
+            known = self._read[key] = (found, ModelDeployment.model_validate(found))
+        return known[1]
 
     def plan(self, found: Object, deployment: ModelDeployment, variant: Variant) -> PlannedVariant:
         """Return how a variant is run in this cluster.
@@ -78,8 +105,8 @@ class ClusterFleet:
         metadata = found["metadata"]
         classes = tuple(self._cache.all(ACCELERATOR_CLASSES))
         basis = (metadata["uid"], metadata["generation"], tuple(map(version_of, classes)))
-        place = (key_of(found), variant.name)
-        known = self._plans.get(place)
+        plans = self._plans.setdefault(key_of(found), {})
+        known = plans.get(variant.name)
         # A layout of the planner takes milliseconds, and every look asks for it.
         if known is not None and known[0] == basis:
             return known[1]
@@ -91,26 +118,34 @@ class ClusterFleet:
         what = f"variants[{variant.name}]"
         plan = plan_group(layout, spec.accelerators_per_node, what=what)
         planned = PlannedVariant(variant, spec, price_key(name, spec), plan)
-        self._plans[place] = (basis, planned)
+        plans[variant.name] = (basis, planned)
         return planned
 
     def forget(self, key: Key) -> None:
         """Drop what is remembered of a deployment that is gone."""
-        for place in [place for place in self._plans if place[0] == key]:
-            del self._plans[place]
+        self._read.pop(key, None)
+        self._plans.pop(key, None)
 
     def groups(self, key: Key, variant: str) -> list[Group]:
         """Return the groups of one variant that have pods."""
-        known = self._plans.get((key, variant))
-        pods = [
+        known = self._plans.get(key, {}).get(variant)
+        pods = self._pods(key, variant, "engine")
+        addresses = [ip for pod in pods if (ip := pod.get("status", {}).get("podIP"))]
+        hosts = 1 if known is None else known[1].plan.hosts
+        announced = self._announced
+        return group_pods(pods, hosts, announced.at(addresses), announced.failures_at(addresses))
+
+    def heads(self, key: Key, variant: str) -> list[Object]:
+        """Return the pods of the Ray heads of one variant."""
+        return self._pods(key, variant, "head")
+
+    def _pods(self, key: Key, variant: str, role: str) -> list[Object]:
+        return [
             pod
             for pod in self._cache.labelled(PODS, DEPLOYMENT_LABEL, key)
             if pod["metadata"]["labels"].get(VARIANT_LABEL) == variant
-            and pod["metadata"]["labels"].get(ROLE_LABEL) == "engine"
+            and pod["metadata"]["labels"].get(ROLE_LABEL) == role
         ]
-        addresses = [pod.get("status", {}).get("podIP", "") for pod in pods]
-        hosts = 1 if known is None else known[1].plan.hosts
-        return group_pods(pods, hosts, self._announced.at(filter(None, addresses)))
 
     def replicas(self, key: Key, model: str, variant: str) -> list[ReplicaEndpoint]:
         """Return the replicas of one variant."""
@@ -120,14 +155,14 @@ class ClusterFleet:
     def add(self, announcement: Announcement) -> None:
         """Take what a replica says of itself."""
         if self._announced.add(announcement):
-            self._on_announcement(announcement.endpoint.host)
+            self._on_announcement(announcement.address)
 
     def planned(self) -> list[tuple[Object, ModelDeployment, PlannedVariant]]:
         """Return every variant that can be run, of every deployment that can be read."""
         found = []
         for one in self._cache.all(MODEL_DEPLOYMENTS):
             try:
-                deployment = ModelDeployment.model_validate(one)
+                deployment = self.read(one)
             except ValidationError:
                 continue
             for variant in deployment.spec.variants:

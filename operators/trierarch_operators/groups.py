@@ -29,6 +29,7 @@ class Group:
         pods: Those that exist and are not being deleted.
         hosts: How many there should be.
         replica: What the replica on it says; None while it says nothing.
+        failure: The last words of a replica that failed on it, where none has served since.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Group:
     pods: tuple[Pod, ...]
     hosts: int
     replica: Announcement | None = None
+    failure: Announcement | None = None
 
     @property
     def replica_id(self) -> ReplicaId:
@@ -49,7 +51,10 @@ class Group:
     @property
     def is_working(self) -> bool:
         """Whether there is a replica on it that may have answers to finish."""
-        return self.replica is not None and self.replica.endpoint.reason != DRAINED_REASON
+        if self.replica is None:
+            return False
+        said = self.replica.endpoint
+        return said.state is not ReplicaState.STARTING and said.reason != DRAINED_REASON
 
     @property
     def placed_pods(self) -> int:
@@ -81,13 +86,19 @@ class Group:
         return ""
 
 
-def group_pods(pods: Iterable[Pod], hosts: int, announced: Iterable[Announcement]) -> list[Group]:
+def group_pods(
+    pods: Iterable[Pod],
+    hosts: int,
+    announced: Iterable[Announcement],
+    failures: Iterable[Announcement] = (),
+) -> list[Group]:
     """Return the groups that engine pods form, oldest first.
 
     Args:
         pods: Engine pods of one variant; those being deleted are left out.
         hosts: Pods of a whole group.
         announced: What replicas of the variant say.
+        failures: Last words of replicas that failed.
     """
     found: dict[str, list[Pod]] = {}
     for pod in pods:
@@ -95,14 +106,21 @@ def group_pods(pods: Iterable[Pod], hosts: int, announced: Iterable[Announcement
             continue
         labels = pod["metadata"].get("labels", {})
         found.setdefault(labels.get(GROUP_LABEL) or pod["metadata"]["name"], []).append(pod)
-    by_address = {a.endpoint.host: a for a in announced}
+    said = {one.address: one for one in announced}
+    failed = {one.address: one for one in failures}
     groups = []
     for name, members in found.items():
         addresses = [pod.get("status", {}).get("podIP", "") for pod in members]
-        replica = next((by_address[a] for a in addresses if a in by_address), None)
         cluster = str(members[0]["metadata"].get("labels", {}).get(CLUSTER_LABEL, ""))
-        groups.append(Group(name, cluster, tuple(members), hosts, replica))
+        replica, failure = _newest(said, addresses), _newest(failed, addresses)
+        groups.append(Group(name, cluster, tuple(members), hosts, replica, failure))
     return sorted(groups, key=lambda group: (group.started_unix_seconds, group.name))
+
+
+def _newest(said: Mapping[str, Announcement], addresses: Sequence[str]) -> Announcement | None:
+    """Return the newest word from any pod of a group: a replica made again may be in another."""
+    found = [said[address] for address in addresses if address in said]
+    return max(found, key=lambda one: one.heard_seconds, default=None)
 
 
 def replica_endpoints(
@@ -133,6 +151,12 @@ def _endpoint(group: Group, model: str, variant: str, now_seconds: float) -> Rep
     if endpoint.state is ReplicaState.READY and is_silent:
         return dataclasses.replace(endpoint, state=ReplicaState.FAILED, reason="NotHeardOf")
     return endpoint
+
+
+def is_coming(group: Group) -> bool:
+    """Return whether a group has still to serve, for the first time or again."""
+    said = group.replica
+    return said is None or said.endpoint.state in (ReplicaState.STARTING, ReplicaState.FAILED)
 
 
 def choose_victims(groups: Sequence[Group], too_many: int) -> list[Group]:

@@ -8,7 +8,8 @@ of an object never replaces a newer one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from trierarch.adapters.kubernetes import Resource
@@ -46,6 +47,29 @@ def controller_of(found: Object) -> Mapping[str, Any] | None:
     return next((reference for reference in references if reference.get("controller")), None)
 
 
+_MOST_SHARED_LENGTH = 64
+
+
+def _slim(found: Object) -> dict[str, Any]:
+    """Return a copy that takes less space: without managed fields, with each word kept once.
+
+    A thousand objects of a kind have the same fields and mostly the same short values.
+    """
+    metadata = {name: value for name, value in found["metadata"].items() if name != "managedFields"}
+    slim: dict[str, Any] = _share({**found, "metadata": metadata})
+    return slim
+
+
+def _share(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {sys.intern(name): _share(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_share(inner) for inner in value]
+    if isinstance(value, str) and len(value) <= _MOST_SHARED_LENGTH:
+        return sys.intern(value)
+    return value
+
+
 class ObjectCache:
     """The objects of all watched kinds.
 
@@ -62,7 +86,7 @@ class ObjectCache:
         """Return an object; None if there is none."""
         return self._objects.get(resource, {}).get(key)
 
-    def all(self, resource: Resource) -> Iterable[Object]:
+    def all(self, resource: Resource) -> tuple[Object, ...]:
         """Return all objects of a kind."""
         return tuple(self._objects.get(resource, {}).values())
 
@@ -85,8 +109,7 @@ class ObjectCache:
         known = objects.get(key)
         if known is not None and version_of(found) <= version_of(known):
             return
-        slim = {**found, "metadata": {**found["metadata"]}}
-        slim["metadata"].pop("managedFields", None)
+        slim = _slim(found)
         objects[key] = slim
         self.index(resource, slim, owner)
         self._on_change(resource, slim)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import socket
@@ -60,6 +61,7 @@ FIELD_MANAGER = "trierarch-operator"
 
 _FORGET_INTERVAL_SECONDS = 30.0
 _FLUSH_SECONDS = 2.0
+_DECIDE_AFTER_SECONDS = 1.0
 
 
 def run(settings: OperatorSettings, clock: Clock | None = None) -> None:
@@ -241,6 +243,7 @@ class Operator:
                 self.queue.forget(key)
                 self.decisions.forget(key)
                 self.fleet.forget(key)
+                self.reconciler.forget(key)
                 self._reporter.forget(key)
                 self._decided.pop(key, None)
                 return
@@ -250,7 +253,8 @@ class Operator:
             if self._decided.get(key) != asked:
                 # A status that changes is no reason to decide again before its time.
                 self._decided[key] = asked
-                self.decisions.add(key)
+                # The RayService comes first: that is what people wait for.
+                self.decisions.add(key, _DECIDE_AFTER_SECONDS)
             return
         if resource == ACCELERATOR_CLASSES:
             self._look_at_all()
@@ -261,12 +265,14 @@ class Operator:
         if owner is None:
             return
         address = (found.get("status") or {}).get("podIP") if resource == PODS else None
-        if address:
+        if address and self.cache.get(PODS, key_of(found)) is not None:
             self._addresses[address] = owner
+        elif address and self._addresses.get(address) == owner:
+            del self._addresses[address]
         self.queue.add(owner)
 
-    def _on_announcement(self, host: str) -> None:
-        owner = self._addresses.get(host)
+    def _on_announcement(self, address: str) -> None:
+        owner = self._addresses.get(address)
         if owner is not None:
             self.queue.add(owner)
 
@@ -320,7 +326,9 @@ async def _serve(settings: OperatorSettings, clock: Clock, access: ClusterAccess
         try:
             await wait_for_kinds(api)
             await operator.resync.once()
-            operator.fleet.is_known = True
+            # What is there by now stays: no later collection has to walk through it again.
+            gc.freeze()
+            operator.fleet.begin(hears_replicas=bool(settings.announce_url))
             watching = kopf.operator(
                 registry=build_registry(operator.cache),
                 settings=build_settings(),

@@ -66,6 +66,50 @@ PAGES: dict[str, Page] = {
         "Wait for the cold start. If it takes much longer than before, look at image pulls and at"
         " the download of the weights.",
     ),
+    "ImagePullFailed": Page(
+        ("Progressing",),
+        "A pod of a group or of its Ray head cannot get its image; the message has the words of"
+        " the node.",
+        f"{_PODS}; `kubectl describe pod NAME`, Events.",
+        "Correct the chart's engine.image or `spec.podTemplate`, give the pull secret"
+        " (imagePullSecrets), or make the registry reachable from the nodes. Kubernetes tries"
+        " again by itself.",
+    ),
+    "OutOfMemory": Page(
+        ("Progressing",),
+        "A container was killed at its memory limit while its group started or served.",
+        f"{_PODS}; the container's limits in `kubectl get pod NAME -o yaml`.",
+        "Raise host.memory of the AcceleratorClass (it is per accelerator), or the limit of the"
+        " container `ray` in `spec.podTemplate`. In CPU mode weights and cache are in this memory:"
+        " kv-cache-memory-bytes in engineArgs sets the cache.",
+    ),
+    "ContainerFailed": Page(
+        ("Progressing",),
+        "A container of a group ends or cannot be made; the message has its name and its status.",
+        "`kubectl logs POD -c CONTAINER --previous`; for the container `download` the log says"
+        " which file or right is missing.",
+        "Correct what the log names: the model's source, the token's Secret, a volume, or"
+        " `spec.podTemplate`.",
+    ),
+    "EngineFailed": Page(
+        ("Progressing",),
+        "The engine of a group does not start, or has died; the message has its error. Ray Serve"
+        " tries again by itself.",
+        f"{_PODS}, the log of the container `ray` of the group's first pod; `kubectl describe"
+        " rayservice`, applicationStatuses.",
+        "Correct engineArgs as the error says: often a context that does not fit beside the"
+        " weights (max-model-len), or an option that this vLLM does not know. What served before"
+        " an update goes on meanwhile.",
+    ),
+    "RankLost": Page(
+        ("Progressing",),
+        "A rank of an expert-parallel group has ended. Experts lie on every rank, so the whole"
+        " group ended with it and is made again; requests go to other groups meanwhile.",
+        f"{_PODS}; the log of the container `ray` of the pod whose rank ended, and the node's"
+        " state (`kubectl describe node`): lost links and memory errors of accelerators show"
+        " there.",
+        "Wait for the group to start again. If it is the same node each time, cordon it.",
+    ),
     "Draining": _well(("Progressing",), "Groups finish their last answers before they go."),
     "Updating": Page(
         ("Progressing",),

@@ -13,7 +13,7 @@ from typing import Any
 
 import kopf
 
-from trierarch.adapters.kubernetes import KubernetesApi, Refused, Resource
+from trierarch.adapters.kubernetes import PAGE_OBJECTS, KubernetesApi, Refused, Resource
 from trierarch.core.errors import Unavailable
 from trierarch_operators.labels import DEPLOYMENT_LABEL
 from trierarch_operators.object_cache import Key, Object, ObjectCache, key_of, version_of
@@ -22,6 +22,7 @@ from trierarch_operators.resources import LABELLED, WATCHED
 _logger = logging.getLogger(__name__)
 
 _WAIT_FOR_KINDS_SECONDS = 5.0
+_IDLE_SECONDS = 0.5
 
 
 def owner_of(found: Object) -> Key | None:
@@ -65,14 +66,34 @@ def _complete(resource: Resource, found: Any) -> dict[str, Any]:
     return {"apiVersion": resource.api_version, **found}
 
 
+class _NoComparison(kopf.DiffBaseStorage):
+    """Keeps nothing of objects to compare them with.
+
+    kopf copies every object it hears of to find what has changed, for handlers of a kind that
+    we have none of; with a thousand objects that took more time than all else.
+    """
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Nothing is there to be stored."""
+
+
 def build_settings() -> kopf.OperatorSettings:
     """Return kopf's settings."""
     settings = kopf.OperatorSettings()
+    settings.persistence.diffbase_storage = _NoComparison()
     settings.posting.enabled = False
     settings.peering.standalone = True
     # Watching for new kinds and namespaces would need rights over the whole cluster.
     settings.scanning.disabled = True
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = PAGE_OBJECTS
+    # A worker of kopf keeps the whole of its object for so long after the last event.
+    settings.queueing.idle_timeout = _IDLE_SECONDS
     for resource in LABELLED:
         selector = (resource.group, resource.version, resource.plural)
         settings.watching.label_selectors[selector] = DEPLOYMENT_LABEL
@@ -139,7 +160,7 @@ class Resync:
             listed: set[Key] = set()
             kind = _kind(resource)
             for place in places:
-                for found in await self._api.list(resource, place, selector):
+                async for found in self._api.list(resource, place, selector):
                     whole = {"kind": kind, **_complete(resource, found)}
                     self._cache.put(resource, whole, owner_of(whole))
                     listed.add(key_of(whole))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Callable
 
@@ -21,7 +20,11 @@ from trierarch.controller.deciding import Decider
 from trierarch.core.clock import Clock
 from trierarch.core.errors import InvalidInput, TrierarchError
 from trierarch.cost.prices import PriceBook
-from trierarch_operators.autoscaler.status import build_status, says_something_new
+from trierarch_operators.autoscaler.status import (
+    build_status,
+    says_something_new,
+    wants_other_counts,
+)
 from trierarch_operators.autoscaler.subjects import build_subject
 from trierarch_operators.events import EventRecorder
 from trierarch_operators.fleet import ClusterFleet, PlannedVariant
@@ -36,14 +39,6 @@ FIELD_MANAGER = "trierarch-autoscaler"
 
 _DOCUMENT_LIFE_SECONDS = 1.0
 """One answer of the gateway serves all decisions of this time: it tells of all models."""
-
-
-@dataclasses.dataclass(slots=True)
-class _Heard:
-    """What the gateway last said."""
-
-    at_seconds: float = float("-inf")
-    document: dict[str, object] | None = None
 
 
 class AutoscalerReconciler:
@@ -79,7 +74,8 @@ class AutoscalerReconciler:
         self._prices = prices
         self._clock = clock
         self._leads = leads
-        self._heard = _Heard()
+        self._asked_seconds = float("-inf")
+        self._answer: asyncio.Future[dict[str, object] | None] | None = None
         self._words = asyncio.Lock()
 
     async def reconcile(self, key: Key) -> float | None:
@@ -93,7 +89,7 @@ class AutoscalerReconciler:
             self._decider.forget(str(key))
             return None
         try:
-            deployment = ModelDeployment.model_validate(found)
+            deployment = self._fleet.read(found)
         except ValidationError:
             # The other controller says so; a correction is a change and comes here again.
             return None
@@ -147,11 +143,11 @@ class AutoscalerReconciler:
 
     async def _ask_gateway(self) -> dict[str, object] | None:
         now_seconds = self._clock.monotonic_seconds()
-        if now_seconds - self._heard.at_seconds >= _DOCUMENT_LIFE_SECONDS:
-            # Noted before the answer, so that many decisions at once ask only once.
-            self._heard.at_seconds = now_seconds
-            self._heard.document = await self._decider.ask_gateway()
-        return self._heard.document
+        if self._answer is None or now_seconds - self._asked_seconds >= _DOCUMENT_LIFE_SECONDS:
+            # Many decisions at once ask only once, and all wait for the answer.
+            self._asked_seconds = now_seconds
+            self._answer = asyncio.ensure_future(self._decider.ask_gateway())
+        return await asyncio.shield(self._answer)
 
     async def _write(self, key: Key, decision: ScalingDecision) -> None:
         # Others may have written while the engines were asked.
@@ -170,5 +166,5 @@ class AutoscalerReconciler:
             # The next decision finds the same difference and tries again.
             _logger.warning("decision %s was not carried out: %s", decision.id, error)
             return
-        if decision.changes:
+        if wants_other_counts(wanted, existing):
             self._events.record(found, "Scale", decision.reason.value, decision.message)

@@ -48,6 +48,15 @@ def says_something_new(wanted: Mapping[str, Any], existing: Mapping[str, Any]) -
     return _gist(wanted) != _gist(_own_part(wanted, existing))
 
 
+def wants_other_counts(wanted: Mapping[str, Any], existing: Mapping[str, Any]) -> bool:
+    """Return whether a status asks for other numbers of groups: that is what people are told."""
+    return _counts(wanted) != _counts(_own_part(wanted, existing))
+
+
+def _counts(status: Mapping[str, Any]) -> dict[str, int | None]:
+    return {entry["name"]: entry.get("desiredReplicas") for entry in status["variants"]}
+
+
 def _own_part(wanted: Mapping[str, Any], existing: Mapping[str, Any]) -> dict[str, Any]:
     names = {entry["name"] for entry in wanted["variants"]}
     return {
@@ -60,7 +69,7 @@ def _own_part(wanted: Mapping[str, Any], existing: Mapping[str, Any]) -> dict[st
 def _gist(status: Mapping[str, Any]) -> tuple[object, ...]:
     conditions: Sequence[Mapping[str, Any]] = status["conditions"]
     return (
-        {entry["name"]: entry.get("desiredReplicas") for entry in status["variants"]},
+        _counts(status),
         status["lastDecision"].get("reason"),
         {c["type"]: (c["status"], c["reason"], c.get("observedGeneration")) for c in conditions},
     )

@@ -25,8 +25,9 @@ from trierarch_operators.conditions import holds
 from trierarch_operators.events import EventRecorder
 from trierarch_operators.fleet import ClusterFleet, PlannedVariant
 from trierarch_operators.group_plan import CannotRun
-from trierarch_operators.groups import Group, replica_endpoints
-from trierarch_operators.labels import DEPLOYMENT_LABEL, VARIANT_LABEL
+from trierarch_operators.groups import Group, is_coming, replica_endpoints
+from trierarch_operators.labels import DEPLOYMENT_LABEL, RUNNER_ANNOTATION, VARIANT_LABEL
+from trierarch_operators.model_deployment.failures import find_failure
 from trierarch_operators.model_deployment.manifests import (
     SERVE_REPLICAS_ANNOTATION,
     Counts,
@@ -38,7 +39,14 @@ from trierarch_operators.model_deployment.manifests import (
 from trierarch_operators.model_deployment.reporting import FIELD_MANAGER, StatusReporter
 from trierarch_operators.model_deployment.scaling import ClusterScaler
 from trierarch_operators.model_deployment.status import VariantState
-from trierarch_operators.object_cache import Key, Object, ObjectCache, controller_of, key_of
+from trierarch_operators.object_cache import (
+    Key,
+    Object,
+    ObjectCache,
+    controller_of,
+    key_of,
+    version_of,
+)
 from trierarch_operators.resources import (
     MODEL_DEPLOYMENTS,
     RAY_CLUSTERS,
@@ -93,6 +101,11 @@ class Reconciler:
         self._drain_seconds = drain_seconds
         self._clock = clock
         self._leads = leads
+        self._held: dict[Key, dict[str, object]] = {}
+
+    def forget(self, key: Key) -> None:
+        """Drop what is remembered of a deployment that is gone."""
+        self._held.pop(key, None)
 
     async def reconcile(self, key: Key) -> float | None:
         """Look at one model deployment; return when to look again.
@@ -105,7 +118,7 @@ class Reconciler:
         if found is None or not self._leads():
             return None
         try:
-            deployment = ModelDeployment.model_validate(found)
+            deployment = self._fleet.read(found)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
@@ -127,9 +140,9 @@ class Reconciler:
             is_paused=deployment.spec.paused,
             is_suspended=deployment.spec.suspend,
         )
+        # Without pods everything that can happen is an event of the API server.
         is_moving = any(
-            state.starting or state.draining or state.waiting or state.ready != state.desired
-            for state in states
+            state.waiting or state.failure or state.starting or state.draining for state in states
         )
         return _LOOK_AGAIN_SECONDS if is_moving else None
 
@@ -168,6 +181,10 @@ class Reconciler:
                 waiting = await self._scaler.scale(found, cluster, groups, desired) or waiting
         service = self._cache.get(RAY_SERVICES, Key(key.namespace, name))
         counts = count_groups(groups, self._clock.monotonic_seconds())
+        failure = None
+        if desired:
+            heads = self._fleet.heads(key, variant.name)
+            failure = find_failure(list(filter(is_coming, groups)), heads, service)
         return VariantState(
             name=variant.name,
             ray_service=name if service is not None else "",
@@ -177,6 +194,7 @@ class Reconciler:
             problem=problem[0],
             problem_reason=problem[1],
             waiting=waiting,
+            failure=failure,
             **counts,
         )
 
@@ -206,16 +224,30 @@ class Reconciler:
                 f"RayService {name} belongs to {controller['kind']} {controller['name']}:"
                 " rename this ModelDeployment or its variant",
             )
+        counts = Counts(desired, _serve_replicas(live, desired, groups))
+        # Most looks find what the one before has found, and comparing takes longer than all else.
+        held = self._held.setdefault(key_of(found), {})
+        basis = (
+            metadata["uid"],
+            metadata["generation"],
+            owner.annotations.get(RUNNER_ANNOTATION),
+            planned,
+            counts,
+            live and version_of(live),
+        )
+        if live is not None and held.get(planned.variant.name) == basis:
+            return
         manifest = build_ray_service(
             owner,
             deployment.spec,
             planned.variant,
             planned.accelerator_class,
             planned.plan,
-            Counts(desired, _serve_replicas(live, desired, groups)),
+            counts,
             self._settings,
         )
         if live is not None and holds(manifest, live):
+            held[planned.variant.name] = basis
             return
         applied = await self._api.apply(RAY_SERVICES, manifest, field_manager=FIELD_MANAGER)
         self._cache.put(RAY_SERVICES, applied, Key(owner.namespace, owner.name))

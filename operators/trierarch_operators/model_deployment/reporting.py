@@ -10,6 +10,7 @@ from trierarch.adapters.kubernetes import KubernetesApi
 from trierarch.core.clock import Clock
 from trierarch_operators.conditions import Finding, holds
 from trierarch_operators.events import EventRecorder
+from trierarch_operators.model_deployment.failures import REASONS
 from trierarch_operators.model_deployment.status import (
     VariantState,
     build_status,
@@ -129,11 +130,17 @@ class StatusReporter:
     def _tell(
         self, found: Object, existing: Mapping[str, Any], findings: Sequence[Finding]
     ) -> None:
-        """Tell people of a model that begins or ceases to serve; a new one does neither."""
-        before = {one["type"]: one["status"] for one in existing.get("conditions", ())}
+        """Tell people of a model that begins or ceases to serve, and of groups that fail.
+
+        A new model does neither begin nor cease.
+        """
+        before = {one["type"]: one for one in existing.get("conditions", ())}
         for finding in findings:
-            if finding.type == "Available" and before.get("Available", "False") != finding.status:
+            known = before.get(finding.type, {})
+            if finding.type == "Available" and known.get("status", "False") != finding.status:
                 kind: Literal["Normal", "Warning"] = (
                     "Warning" if finding.reason == "NoReadyReplica" else "Normal"
                 )
                 self._events.record(found, "Observe", finding.reason, finding.message, kind)
+            if finding.reason in REASONS and known.get("reason") != finding.reason:
+                self._events.record(found, "Start", finding.reason, finding.message, "Warning")

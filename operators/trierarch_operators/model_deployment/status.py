@@ -12,6 +12,7 @@ from typing import Any
 
 from trierarch_operators.conditions import Finding, build_conditions
 from trierarch_operators.labels import DEPLOYMENT_LABEL, ROLE_LABEL
+from trierarch_operators.model_deployment.failures import Failure
 
 _MOST_WAITING_LENGTH = 1024
 
@@ -29,6 +30,7 @@ class VariantState:
         problem: Why it cannot be run as it is written; empty if it can.
         problem_reason: CamelCase word for that.
         waiting: What is missing for a group that cannot be placed; empty if nothing is.
+        failure: What keeps a group from serving that has its place; None if nothing is known to.
     """
 
     name: str
@@ -42,6 +44,7 @@ class VariantState:
     problem: str = ""
     problem_reason: str = ""
     waiting: str = ""
+    failure: Failure | None = None
 
 
 def find_conditions(
@@ -83,6 +86,10 @@ def _progressing(
         if variant.waiting:
             message = f"variant {variant.name}: {variant.waiting}"
             return finding("False", "InsufficientCapacity", message[:1000])
+    for variant in variants:
+        if variant.failure is not None:
+            message = f"variant {variant.name}: {variant.failure.message}"
+            return finding("False", variant.failure.reason, message)
     updating = [variant.name for variant in variants if variant.is_updating]
     if updating:
         return finding("True", "Updating", f"a new cluster is made for {', '.join(updating)}")

@@ -10,17 +10,21 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
 import kubernetes.client
 import kubernetes.config
+import orjson
 
 from trierarch.core.errors import InvalidInput, TrierarchError, Unavailable
 
 RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
+
+PAGE_OBJECTS = 100
+"""Of one answer to a list: as objects of Python they take ten times the space of their text."""
 
 _TIMEOUT_SECONDS = 15.0
 _FIRST_PAUSE_SECONDS = 0.1
@@ -146,13 +150,12 @@ class KubernetesApi:
         self._now_seconds = now_seconds
         self._token = ""
         self._token_read_seconds = float("-inf")
-        self._client = httpx.AsyncClient(
-            base_url=access.server, verify=access.verify, timeout=_TIMEOUT_SECONDS, trust_env=False
-        )
+        self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        if self._session is not None:
+            await self._session.close()
 
     async def apply(
         self,
@@ -234,22 +237,22 @@ class KubernetesApi:
 
     async def list(
         self, resource: Resource, namespace: str = "", label_selector: str = ""
-    ) -> list[dict[str, Any]]:
-        """Return all objects, in pages.
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield all objects; only one page of them is in memory at a time.
 
         Raises:
             Unavailable: If the API server did not answer in time.
         """
-        found: list[dict[str, Any]] = []
-        query = {"limit": "500"}
+        query = {"limit": str(PAGE_OBJECTS)}
         if label_selector:
             query["labelSelector"] = label_selector
         while True:
             page = await self.ask("GET", resource.path(namespace), query=query)
-            found += page["items"]
+            for found in page["items"]:
+                yield found
             going_on = page["metadata"].get("continue")
             if not going_on:
-                return found
+                return
             query["continue"] = going_on
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
@@ -294,22 +297,40 @@ class KubernetesApi:
             if token := self._bearer():
                 headers["authorization"] = f"Bearer {token}"
             try:
-                answer = await self._client.request(
-                    method, path, json=body, params=query, headers=headers
-                )
-            except httpx.HTTPError as error:
+                async with self._connected().request(
+                    method,
+                    path,
+                    data=None if body is None else orjson.dumps(body),
+                    params=query,
+                    headers=headers,
+                ) as answer:
+                    content = await answer.read()
+            except (aiohttp.ClientError, TimeoutError) as error:
                 problem = repr(error)
                 continue
-            if answer.is_success:
-                found: dict[str, Any] = answer.json()
+            if answer.ok:
+                found: dict[str, Any] = orjson.loads(content)
                 return found
-            problem = _describe(answer)
-            if answer.status_code not in RETRIED_STATUSES:
-                raise _refusal(answer, f"{method} {path}: {problem}")
+            problem = _describe(answer.status, content)
+            if answer.status not in RETRIED_STATUSES:
+                raise _refusal(answer.status, content, f"{method} {path}: {problem}")
             wait = answer.headers.get("retry-after", "")
             if wait.isdigit():
                 pause_seconds = max(pause_seconds, float(wait))
         raise Unavailable(f"the API server did not take {method} {path}: {problem}")
+
+    def _connected(self) -> aiohttp.ClientSession:
+        # Made here because it belongs to the event loop that runs now.
+        if self._session is None:
+            verify = self._access.verify
+            self._session = aiohttp.ClientSession(
+                self._access.server,
+                connector=aiohttp.TCPConnector(ssl=verify),
+                timeout=aiohttp.ClientTimeout(
+                    sock_connect=_TIMEOUT_SECONDS, sock_read=_TIMEOUT_SECONDS
+                ),
+            )
+        return self._session
 
     def _bearer(self) -> str:
         now = self._now_seconds()
@@ -318,18 +339,19 @@ class KubernetesApi:
         return self._token
 
 
-def _status(answer: httpx.Response) -> Mapping[str, Any]:
+def _status(content: bytes) -> Mapping[str, Any]:
     try:
-        document = answer.json()
-    except ValueError:
+        document = orjson.loads(content)
+    except orjson.JSONDecodeError:
         return {}
     return document if isinstance(document, dict) else {}
 
 
-def _describe(answer: httpx.Response) -> str:
-    return str(_status(answer).get("message") or answer.text[:500].strip() or answer.status_code)
+def _describe(status: int, content: bytes) -> str:
+    text = content.decode(errors="replace")[:500].strip()
+    return str(_status(content).get("message") or text or status)
 
 
-def _refusal(answer: httpx.Response, message: str) -> Refused:
-    kind = Conflict if answer.status_code == 409 else Refused
-    return kind(answer.status_code, str(_status(answer).get("reason", "")), message)
+def _refusal(status: int, content: bytes, message: str) -> Refused:
+    kind = Conflict if status == 409 else Refused
+    return kind(status, str(_status(content).get("reason", "")), message)

@@ -305,10 +305,15 @@ class Decider:
         ), prices
 
     async def _record(self, memory: _Memory, decision: ScalingDecision) -> None:
-        outcome = (tuple(decision.replicas.items()), decision.reason, decision.binding)
+        outcome = (
+            tuple(decision.previous.items()),
+            tuple(decision.replicas.items()),
+            decision.reason,
+            decision.binding,
+        )
         now_seconds = self._parts.clock.monotonic_seconds()
         is_due = now_seconds - memory.recorded_seconds >= _REPEAT_RECORD_SECONDS
-        if not decision.changes and outcome == memory.recorded_outcome and not is_due:
+        if outcome == memory.recorded_outcome and not is_due:
             return
         _logger.info(
             "%s",

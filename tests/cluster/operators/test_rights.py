@@ -166,6 +166,10 @@ def live_a_life(cluster: Cluster, namespace: str, accelerator: str, url: str) ->
         return found is not None and found["spec"]["workerGroupSpecs"][0]["replicas"] == 1
 
     wait_for(is_scaled, "the RayCluster to be scaled")
+    wait_for(
+        lambda: (cluster.get("ModelDeployment", namespace, "chat") or {}).get("status"),
+        "the status, which is written behind",
+    )
     token = cluster.ask(
         "POST",
         f"/api/v1/namespaces/{namespace}/serviceaccounts/default/token",

@@ -53,7 +53,9 @@ def announcement(
         port=8000,
         reason=reason,
     )
-    return Announcement(endpoint, in_flight=0, pid=1, message="", heard_seconds=heard_seconds)
+    return Announcement(
+        endpoint, in_flight=0, pid=1, message="", heard_seconds=heard_seconds, address=host
+    )
 
 
 def test_pods_of_one_replica_form_one_group() -> None:

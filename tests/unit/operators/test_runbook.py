@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from trierarch.autoscaling.decision import Reason
+from trierarch_operators.model_deployment.failures import REASONS
 from trierarch_operators.runbook import PAGES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,6 +43,10 @@ def test_every_reason_in_the_source_has_a_page() -> None:
     }
     assert len(found) > 20
     assert found - NOT_REASONS - PAGES.keys() == set()
+
+
+def test_every_failure_of_a_group_has_a_page() -> None:
+    assert set(REASONS) <= PAGES.keys()
 
 
 def test_every_limit_of_the_pipeline_has_a_page() -> None:
