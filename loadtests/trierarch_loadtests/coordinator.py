@@ -33,7 +33,7 @@ from trierarch_loadtests.reporting.ledger import (
     settle,
 )
 from trierarch_loadtests.reporting.markdown import render_markdown, render_verdict
-from trierarch_loadtests.reporting.recording import write_recording
+from trierarch_loadtests.reporting.recording import FILE_NAME, Recording
 from trierarch_loadtests.reporting.slo import judge
 from trierarch_loadtests.reporting.summary import RunFacts, build_summary, write_results
 from trierarch_loadtests.reporting.tally import Tally
@@ -74,8 +74,19 @@ class Progress:
     before: Reading
     workers: dict[str, int]
     """Number of each worker's share, by locust's id of the worker."""
+    recording: Recording
+    unwritten: OSError | None = None
+    """Why the recording is not complete."""
     finished: set[int] = dataclasses.field(default_factory=set)
     tally: Tally = dataclasses.field(default_factory=Tally)
+
+    def take(self, tally: Tally) -> None:
+        """Add what was counted since the last report."""
+        self.tally.merge(tally)
+        try:
+            self.recording.add(tally.requests)
+        except OSError as error:
+            self.unwritten = self.unwritten or error
 
 
 class Coordinator:
@@ -88,6 +99,11 @@ class Coordinator:
         self._progress: Progress | None = None
         self._failed: str | None = None
         runner.register_message(FINISHED, self.on_finished)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a run has begun and its results are not written yet."""
+        return self._progress is not None
 
     @property
     def over(self) -> bool:
@@ -160,18 +176,18 @@ class Coordinator:
     def on_finished(self, environment: Any, msg: Any, **_: Any) -> None:
         """Take a worker's last counts."""
         if self._progress is not None:
-            self._progress.tally.merge(Tally.from_message(msg.data[REPORT_KEY]))
+            self._progress.take(Tally.from_message(msg.data[REPORT_KEY]))
             self._progress.finished.add(msg.data["worker"])
 
     def on_worker_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
         """Take the counts of a regular report."""
         if self._progress is not None and REPORT_KEY in data:
-            self._progress.tally.merge(Tally.from_message(data[REPORT_KEY]))
+            self._progress.take(Tally.from_message(data[REPORT_KEY]))
 
     def add(self, tally: Tally) -> None:
-        """Take counts that no message carried: those of an interrupted local run."""
+        """Take counts that no message carried: those of a local run on its way."""
         if self._progress is not None:
-            self._progress.tally.merge(tally)
+            self._progress.take(tally)
 
     def finish(self) -> tuple[int, str]:
         """Compare with the ledger, judge, write the files; return the exit code and what to say."""
@@ -186,16 +202,16 @@ class Coordinator:
         facts = self._facts(preparation, progress, unfinished)
         summary = build_summary(facts, preparation.plan, progress.tally, ledger, verdict)
         verdict_text = render_verdict(summary)
-        stamp = datetime.fromtimestamp(progress.started_unix_seconds, tz=UTC)
-        name = f"{stamp:%Y%m%dT%H%M%SZ}-{scenario.name}-{progress.run_id[:8]}"
-        directory = Path(preparation.options.results) / name
+        directory = progress.recording.path.parent
         try:
             write_results(directory, summary, render_markdown(summary), preparation.plan)
-            write_recording(directory, progress.tally.requests)
+            progress.recording.close()
+            if progress.unwritten is not None:
+                raise progress.unwritten
         except OSError as error:
             text = f"{verdict_text}\nerror: cannot write results to {directory}: {error.strerror}"
             return EXIT_UNUSABLE, text
-        text = f"results: {directory}/summary.md and summary.json\n{verdict_text}"
+        text = f"results: {directory}/summary.md, summary.json and {FILE_NAME}\n{verdict_text}"
         return EXIT_PASSED if verdict.passed else EXIT_MISSED, text
 
     def _begin(self) -> None:
@@ -209,8 +225,18 @@ class Coordinator:
         begin_unix_seconds = unix_seconds() + delay_seconds
         workers = workers or {"local": 0}
         drain_seconds = plan.scenario.timeouts.drain_seconds
+        run_id = uuid.uuid4().hex
+        stamp = datetime.fromtimestamp(begin_unix_seconds, tz=UTC)
+        name = f"{stamp:%Y%m%dT%H%M%SZ}-{plan.scenario.name}-{run_id[:8]}"
+        directory = Path(options.results) / name
+        try:
+            recording = Recording(directory)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write results to {directory}: {error.strerror or error}"
+            ) from error
         self._progress = Progress(
-            run_id=uuid.uuid4().hex,
+            run_id=run_id,
             started_unix_seconds=begin_unix_seconds,
             deadline_seconds=monotonic_seconds()
             + delay_seconds
@@ -219,6 +245,7 @@ class Coordinator:
             + WORKER_GRACE_SECONDS,
             before=before,
             workers=workers,
+            recording=recording,
         )
         for client_id, number in workers.items():
             job = {

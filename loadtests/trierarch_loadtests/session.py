@@ -24,6 +24,17 @@ def install(events: Any) -> None:
     events.init.add_listener(_on_init)
 
 
+REPORT_SECONDS = 3.0
+"""Between two takings of a local run's counts; locust's own workers report as often."""
+
+
+def _hand_over(worker: Worker, coordinator: Coordinator) -> None:
+    while True:
+        gevent.sleep(REPORT_SECONDS)
+        if coordinator.is_running:
+            coordinator.add(worker.take())
+
+
 def _on_init(environment: Any, runner: Any, web_ui: Any = None, **_: Any) -> None:
     worker = None if isinstance(runner, MasterRunner) else Worker(environment, runner)
     environment.trierarch_worker = worker
@@ -38,6 +49,10 @@ def _on_init(environment: Any, runner: Any, web_ui: Any = None, **_: Any) -> Non
         sys.exit(EXIT_UNUSABLE)
     environment.events.test_start.add_listener(coordinator.on_test_start)
     environment.events.worker_report.add_listener(coordinator.on_worker_report)
+
+    if worker is not None:
+        # A local run has no regular reports; what it has counted must not pile up either.
+        gevent.spawn(_hand_over, worker, coordinator)
 
     def finish(**_: Any) -> None:
         if runner.state not in (STATE_STOPPED, STATE_STOPPING):

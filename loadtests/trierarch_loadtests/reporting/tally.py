@@ -155,7 +155,11 @@ class RowKey:
 
 
 class Tally:
-    """All rows of a run, or of one worker's part of it."""
+    """All rows of a run, or of one worker's part of it.
+
+    Attributes:
+        requests: Of a worker's part, those that no report has carried yet.
+    """
 
     def __init__(self) -> None:
         self.rows: dict[RowKey, Row] = {}
@@ -215,13 +219,12 @@ class Tally:
         return total(row for key, row in self.rows.items() if key.measured and key.kind == kind)
 
     def merge(self, other: "Tally") -> None:
-        """Add another tally to this one."""
+        """Add another tally's counts to this one; its requests go to the recording instead."""
         for key, row in other.rows.items():
             self.rows.setdefault(key, Row()).merge(row)
         for index, row in other.timeline.items():
             self.timeline.setdefault(index, Row()).merge(row)
         self.failures = (self.failures + other.failures)[:KEPT_FAILURES]
-        self.requests += other.requests
         self.variants.update(other.variants)
         self.fingerprints.update(other.fingerprints)
         self.cpu_saturated = self.cpu_saturated or other.cpu_saturated

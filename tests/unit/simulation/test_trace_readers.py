@@ -11,7 +11,7 @@ import pytest
 from trierarch.core.errors import InvalidInput
 from trierarch.simulation.scenarios import ScenarioChoices, build_scenario
 from trierarch.simulation.traces import Tier, Trace, read_spot_trace, read_trace
-from trierarch_loadtests.reporting.recording import DROPPED, RecordedRequest, write_recording
+from trierarch_loadtests.reporting.recording import DROPPED, RecordedRequest, Recording
 
 AZURE = (
     "TIMESTAMP,ContextTokens,GeneratedTokens\r\n"
@@ -80,7 +80,10 @@ def test_what_the_load_tests_record_is_read_back(tmp_path: Path) -> None:
         RecordedRequest(2.0, 40, 9, "priority", "chat/stream", "load", DROPPED),
         RecordedRequest(2.5, 50, 0, "", "embedding", "load", "complete", 0.0, None, None, 0.1),
     ]
-    trace = read_trace(write_recording(tmp_path, rows))
+    recording = Recording(tmp_path)
+    recording.add(rows)
+    recording.close()
+    trace = read_trace(recording.path)
     assert trace.source_format == "locust"
     # A request that failed or was never sent was asked for; an embedding generates nothing.
     np.testing.assert_allclose(trace.arrival_seconds, [0.0, 1.0, 1.5])
