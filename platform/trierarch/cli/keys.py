@@ -68,8 +68,8 @@ def create(
         return
     click.echo(text)
     click.echo(
-        f"Key {key.key_id} of tenant {tenant}. It works within a second; it is not stored and not "
-        "shown again.",
+        f"Key {key.key_id} of tenant {tenant}. It is not stored and not shown again. Gateways that"
+        " run may refuse it for up to a second, until they have read it.",
         err=True,
     )
 
