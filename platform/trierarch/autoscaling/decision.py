@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from trierarch.autoscaling.signals import Observation
-from trierarch.autoscaling.specification import ScalingSpec
+from trierarch.autoscaling.specification import ScalingSpec, drop_removed_fields
 from trierarch.autoscaling.state import PipelineState
 from trierarch.core.identifiers import DecisionId, VariantName
 from trierarch.core.usage import ServiceTier
@@ -234,6 +234,9 @@ class ScalingDecision:
         if missing:
             raise ValueError(f"a decision record lacks {', '.join(missing)}")
         fields = {name: value for name, value in record.items() if name != "time"}
+        inputs = fields["inputs"]
+        if isinstance(inputs, Mapping) and "spec" in inputs:
+            fields["inputs"] = {**inputs, "spec": drop_removed_fields(inputs["spec"])}
         return _DECISION.validate_python({**fields, "at_unix_seconds": record["time"]})
 
 

@@ -6,6 +6,7 @@ Durations are seconds, amounts are dollars per hour or per million tokens.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -163,9 +164,6 @@ class Behavior(_Spec):
     """Time in which work that is waiting should be gone once capacity serves."""
     on_demand_floor_ratio: Ratio = 0.3
     """Share of the needed capacity that spot may never carry."""
-    miss_to_idle_ratio: Positive | None = None
-    """Cost of a replica missing for an hour over that of one idle; None takes it from the
-    percentile of the objective."""
 
 
 class ScalingSpec(_Spec):
@@ -220,4 +218,16 @@ class ScalingSpec(_Spec):
         Raises:
             ValueError: If the record is not one.
         """
-        return ScalingSpec.model_validate(record)
+        return ScalingSpec.model_validate(drop_removed_fields(record))
+
+
+_REMOVED_FROM_BEHAVIOR = "miss_to_idle_ratio"
+"""The ratio of miss and idle cost is what the objective's percentile says; nothing read it."""
+
+
+def drop_removed_fields(record: object) -> object:
+    """Return a spec's record without what older versions wrote and no decision depended on."""
+    if not isinstance(record, Mapping) or not isinstance(record.get("behavior"), Mapping):
+        return record
+    behavior = {n: v for n, v in record["behavior"].items() if n != _REMOVED_FROM_BEHAVIOR}
+    return {**record, "behavior": behavior}

@@ -324,6 +324,18 @@ def test_a_record_says_everything_and_gives_the_same_decision_again() -> None:
         assert replay(record) == decision
 
 
+def test_a_record_of_a_version_with_more_fields_is_still_read() -> None:
+    [decision] = run(spec(), ticks(1, waiting=12.0, running=16.0, arrivals=2.0, completed=0.5))
+    record = decision.as_record()
+    record["inputs"]["spec"]["behavior"]["miss_to_idle_ratio"] = 3.0
+    assert ScalingDecision.from_record(record) == decision
+    assert replay(record) == decision
+    assert ScalingSpec.from_record(record["inputs"]["spec"]) == decision.inputs.spec
+    record["inputs"]["spec"]["behavior"]["never_known"] = 3.0
+    with pytest.raises(ValueError, match="never_known"):
+        ScalingDecision.from_record(record)
+
+
 def test_the_words_name_inputs_steps_bound_and_choices() -> None:
     told = explain(run(spec(), ticks(2, waiting=12.0, running=16.0, arrivals=2.0))[-1])
     for words in (
