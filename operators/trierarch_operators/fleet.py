@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from trierarch.api.v1alpha1.accelerator_class import AcceleratorClass, AcceleratorClassSpec
 from trierarch.api.v1alpha1.model_deployment import ModelDeployment, Variant
+from trierarch.controller.admissions import AdmissionBook
 from trierarch.controller.replica_records import Announcement
 from trierarch.core.clock import Clock
 from trierarch.core.errors import InvalidInput
@@ -53,6 +54,9 @@ class ClusterFleet:
         announced: What replicas say.
         clock: Time.
         on_announcement: Called with the address of the pod whose replica has a new state.
+
+    Attributes:
+        admissions: Last words on every model's lanes, of the process that decides.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class ClusterFleet:
         clock: Clock,
         on_announcement: Callable[[str], None],
     ) -> None:
+        self.admissions = AdmissionBook(clock)
         self._known_from_seconds = float("inf")
         self._cache = cache
         self._announced = announced
@@ -198,6 +203,7 @@ class ClusterFleet:
                 for found in deployments
                 if (slo := found["spec"].get("scaling", {}).get("slo"))
             },
+            "admissions": self.admissions.document(),
         }
 
     def status_document(self) -> dict[str, Any]:

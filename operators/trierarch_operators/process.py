@@ -192,6 +192,7 @@ class Operator:
                     metrics=self.metrics,
                     tracer=tracer,
                     clock=clock,
+                    admissions=self.fleet.admissions,
                     gateway_admin_url=settings.gateway_admin_url,
                     cost_window_seconds=settings.cost_window_seconds,
                 )

@@ -107,6 +107,18 @@ GATEWAY = Dashboard(
             "0 for a request that found a place at once.",
         ),
         Panel(
+            "Lanes",
+            "short",
+            (
+                (
+                    f"min by (model) ({names.GATEWAY_FLEX_LANE_OPEN.name}{{{_MODEL}}})",
+                    "flex open {{model}}",
+                ),
+                (_rate_by(names.GATEWAY_SHED_REQUESTS, "model, tier"), "shed {{model}} {{tier}}"),
+            ),
+            "0: flex requests wait for idle capacity. Shed: refused per second to keep the cost.",
+        ),
+        Panel(
             "Ongoing requests",
             "short",
             ((_sum_by(names.GATEWAY_ONGOING_REQUESTS, "model"), "{{model}}"),),

@@ -16,10 +16,10 @@ from pydantic import TypeAdapter
 from trierarch.autoscaling.signals import Observation
 from trierarch.autoscaling.specification import ScalingSpec, drop_removed_fields
 from trierarch.autoscaling.state import PipelineState
+from trierarch.core.admission import Admission
 from trierarch.core.identifiers import DecisionId, VariantName
-from trierarch.core.usage import ServiceTier
 
-POLICY_VERSION = "trierarch/3"
+POLICY_VERSION = "trierarch/4"
 """Changes whenever the same inputs could lead to another decision."""
 
 
@@ -123,19 +123,6 @@ class Condition:
     status: ConditionStatus
     reason: str
     message: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Admission:
-    """What the gateway should do with lanes that can wait.
-
-    Attributes:
-        flex_open: Flex requests may fill idle capacity.
-        shed_tiers: Lanes to refuse now, first to give way first.
-    """
-
-    flex_open: bool = True
-    shed_tiers: tuple[ServiceTier, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from trierarch.autoscaling.admission import is_flex_due
 from trierarch.autoscaling.decision import Reason
 from trierarch.autoscaling.load import Load, fresh_latency, fresh_value, hold_after_seconds
 from trierarch.autoscaling.signals import Observation
@@ -75,6 +76,11 @@ def analyze_growth(
     if observation.ready == 0 and (load.waiting_requests > 0 or (load.arrivals_per_second or 0)):
         message = f"{load.waiting_requests:g} requests wait and no replica is ready"
         needs.append(Need(1, Reason.ACTIVATION, message))
+    elif observation.ready == 0 and is_flex_due(
+        observation, spec, at_least_seconds=_longest_start_seconds(observation, spec)
+    ):
+        message = "flex requests have little time left and no replica is ready"
+        needs.append(Need(1, Reason.ACTIVATION, message))
     if observation.ready > 0:
         needs += _queue_needs(observation, spec, load, sizing)
         needs += _saturation_needs(observation, spec, load)
@@ -83,6 +89,14 @@ def analyze_growth(
     elif sizing.replicas > observation.ready:
         needs.append(Need(sizing.replicas, Reason.FORECAST, _word_sizing(sizing, sizing.replicas)))
     return needs
+
+
+def _longest_start_seconds(observation: Observation, spec: ScalingSpec) -> float:
+    """Return the longest cold start that was measured, else that is believed."""
+    return max(
+        max(v.cold_starts_seconds, default=spec.variant(v.name).cold_start_seconds)
+        for v in observation.variants
+    )
 
 
 def _word_sizing(sizing: Sizing, replicas: int) -> str:

@@ -11,10 +11,10 @@ import dataclasses
 import math
 import statistics
 
+from trierarch.autoscaling.admission import build_admission
 from trierarch.autoscaling.constraints import constrain
 from trierarch.autoscaling.cost_target import look_at_cost
 from trierarch.autoscaling.decision import (
-    Admission,
     DecisionInputs,
     DecisionStep,
     Reason,
@@ -22,13 +22,7 @@ from trierarch.autoscaling.decision import (
     Stage,
 )
 from trierarch.autoscaling.demand import analyze_growth, fewest_safe
-from trierarch.autoscaling.load import (
-    Freshness,
-    Load,
-    fresh_value,
-    hold_after_seconds,
-    read_load,
-)
+from trierarch.autoscaling.load import Freshness, Load, read_load
 from trierarch.autoscaling.outlook import build_conditions, build_counterfactual, tokens_per_hour
 from trierarch.autoscaling.placement import place, price_of
 from trierarch.autoscaling.service_learning import Services, believed_service, teach_services
@@ -46,9 +40,6 @@ RETRY_SECONDS = 600.0
 """Time before a variant that was not given is asked for again."""
 
 LEAST_SCALE_DOWN_WINDOW_SECONDS = 60.0
-
-FLEX_MARGIN_SECONDS = 1800.0
-"""A flex request whose deadline is nearer than this waits no longer for idle capacity."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -153,32 +144,15 @@ def decide(
             observation, spec, limited.mix, sizing, next_state.services
         ),
         conditions=build_conditions(observation, spec, load, limited.limits, outlook),
-        admission=Admission(flex_open=_is_flex_open(observation, spec, load)),
+        admission=build_admission(
+            observation, spec, load, {limit.reason for limit in limited.limits}
+        ),
         feasible_usd_per_million_tokens=(
             None if outlook is None else outlook.feasible_usd_per_million_tokens
         ),
         inputs=DecisionInputs(observation, spec, state),
     )
     return decision, next_state
-
-
-def _is_flex_open(observation: Observation, spec: ScalingSpec, load: Load) -> bool:
-    """Tell whether flex requests may fill what the others leave idle.
-
-    They may while no other request waits: to hold them back because more capacity is wanted, or
-    because the objective is missed, only piles them up, and what was piled up runs all at once. Nor
-    may they wait for ever: near the first one's deadline the lane is open.
-    """
-    if load.freshness is not Freshness.FRESH:
-        return False
-    deadline = fresh_value(
-        observation.gateway.flex_deadline_unix_seconds,
-        now_unix_seconds=observation.now_unix_seconds,
-        hold_after=hold_after_seconds(spec),
-    )
-    if deadline is not None and deadline - observation.now_unix_seconds < FLEX_MARGIN_SECONDS:
-        return True
-    return load.waiting_requests == 0
 
 
 def _scarce(observation: Observation, state: PipelineState) -> tuple[Scarcity, ...]:

@@ -181,6 +181,7 @@ class GatewaySignals:
         interactive_completed_per_second: The part of ``completed_per_second`` that is not flex.
         flex_in_flight_requests: The part of ``in_flight_requests`` that is flex.
         flex_deadline_unix_seconds: When the first waiting flex request must have ended.
+        flex_patience_seconds: From arrival to deadline of a flex request.
     """
 
     arrivals_per_second: TierSignals = TierSignals()
@@ -200,6 +201,7 @@ class GatewaySignals:
     interactive_completed_per_second: Signal = NOT_REPORTED
     flex_in_flight_requests: Signal = NOT_REPORTED
     flex_deadline_unix_seconds: Signal = NOT_REPORTED
+    flex_patience_seconds: Signal = NOT_REPORTED
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ from trierarch.autoscaling.signals import (
 )
 from trierarch.autoscaling.specification import ScalingSpec
 from trierarch.autoscaling.state import PipelineState
+from trierarch.controller.admissions import AdmissionBook
 from trierarch.controller.observing import (
     EngineReader,
     GatewayReader,
@@ -116,6 +117,7 @@ class DecidingParts:
         metrics: Counts decisions.
         tracer: Traces them.
         clock: Time.
+        admissions: Takes what decisions say of lanes.
         gateway_admin_url: Where the gateway tells its signals; empty leaves them missing.
         cost_window_seconds: Over which spend and tokens are compared.
     """
@@ -125,6 +127,7 @@ class DecidingParts:
     metrics: ControllerMetrics
     tracer: Tracer
     clock: Clock
+    admissions: AdmissionBook
     gateway_admin_url: str
     cost_window_seconds: float
 
@@ -139,6 +142,7 @@ class Decider:
     def forget(self, deployment: str) -> None:
         """Drop what is remembered of a deployment that is gone."""
         self._memories.pop(deployment, None)
+        self._parts.admissions.forget(deployment)
 
     async def decide(
         self, subject: Subject, document: dict[str, object] | None, act: Act
@@ -164,6 +168,7 @@ class Decider:
         oldest = oldest_unix_seconds(observation.gateway)
         age_seconds = None if oldest is None else max(0.0, decided_unix_seconds - oldest)
         parts.metrics.note_decision(decision, duration_seconds, age_seconds)
+        parts.admissions.note(decision)
         await self._record(memory, decision)
         await act(decision)
         trace_decision(

@@ -7,6 +7,7 @@ from typing import Any
 
 from trierarch.adapters.ray_serve import ServeApplication
 from trierarch.controller.accounting import Priced
+from trierarch.controller.admissions import AdmissionBook
 from trierarch.controller.deployment import ModelDeployment
 from trierarch.controller.replica_records import Announcement, Announcements, join_replica
 from trierarch.core.clock import Clock
@@ -25,6 +26,7 @@ class Fleet:
 
     Attributes:
         announcements: Last words of every replica.
+        admissions: Last words on every model's lanes.
         applications: Ray Serve's last answer; None before the first.
     """
 
@@ -32,6 +34,7 @@ class Fleet:
         self.models = models
         self.announcements = Announcements()
         self.applications: dict[str, ServeApplication] | None = None
+        self.admissions = AdmissionBook(clock)
         self._clock = clock
 
     @property
@@ -94,6 +97,7 @@ class Fleet:
                 for replica in self.replicas(model)
             ],
             "models": [model.name for model in self.models],
+            "admissions": self.admissions.document(),
         }
 
     def status_document(self) -> dict[str, Any]:

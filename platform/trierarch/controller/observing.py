@@ -111,12 +111,17 @@ def _tiers(values: Mapping[str, Any] | None, at_unix_seconds: float) -> TierSign
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Counts:
     at_unix_seconds: float
-    arrivals: float
+    arrivals: Mapping[str, float]
     completed: float
     refused: float
     input_tokens: float
     output_tokens: float
     interactive: Mapping[str, float] | None
+
+    @property
+    def all_arrivals(self) -> float:
+        """Over all lanes."""
+        return sum(self.arrivals.values())
 
 
 class GatewayReader:
@@ -140,14 +145,14 @@ class GatewayReader:
         ended = entry["ended_total"]
         counts = _Counts(
             at_unix_seconds=at,
-            arrivals=entry["arrivals_total"],
+            arrivals=entry.get("tier_arrivals_total") or {"default": entry["arrivals_total"]},
             completed=entry["completed_total"],
             refused=ended.get("shed", 0),
             input_tokens=entry["tokens_total"]["input"],
             output_tokens=entry["tokens_total"]["output"],
             interactive=entry.get("interactive_total"),
         )
-        if self._history and counts.arrivals < self._history[-1].arrivals:
+        if self._history and counts.all_arrivals < self._history[-1].all_arrivals:
             self._history.clear()
         before = self._history[-1] if self._history else None
         self._history.append(counts)
@@ -160,11 +165,19 @@ class GatewayReader:
             return measure(_rate(getattr(counts, name), then, seconds), at)
 
         self._last = GatewaySignals(
-            # The gateway counts arrivals over all lanes; the default lane carries them.
-            arrivals_per_second=TierSignals(default=rate("arrivals")),
+            arrivals_per_second=_tiers(
+                {
+                    tier: _rate(count, before.arrivals.get(tier) if before else None, seconds)
+                    for tier, count in counts.arrivals.items()
+                },
+                at,
+            ),
             waiting_requests=_tiers(entry["waiting"], at),
             waiting_tokens=_tiers(entry["waiting_tokens"], at),
             in_flight_requests=measure(entry["in_flight"], at),
+            flex_in_flight_requests=measure(entry.get("flex_in_flight"), at),
+            flex_deadline_unix_seconds=measure(entry.get("flex_deadline_unix_seconds"), at),
+            flex_patience_seconds=measure(entry.get("flex_patience_seconds"), at),
             queue_wait=_latency(entry["queue_wait_seconds"], at),
             ttft=_latency(entry["ttft_seconds"], at),
             tpot=_latency(entry["tpot_seconds"], at),

@@ -86,6 +86,7 @@ async def _serve(
                 metrics=metrics,
                 tracer=build_tracer(settings.otlp_endpoint, stack),
                 clock=clock,
+                admissions=fleet.admissions,
                 gateway_admin_url=settings.gateway_admin_url,
                 cost_window_seconds=settings.cost_window_seconds,
             )

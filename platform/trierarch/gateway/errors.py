@@ -163,6 +163,18 @@ def queue_full(model: str, retry_after_seconds: float) -> GatewayError:
     )
 
 
+def tier_shed(model: str, tier: str, retry_after_seconds: float) -> GatewayError:
+    """The autoscaler gives up a lane: the capacity that its cost target pays for is taken."""
+    return GatewayError(
+        503,
+        "queue_full",
+        f"The model '{model}' takes no requests of the tier '{tier}' at the moment: others wait"
+        " for the capacity there is. Try again later, or ask for a higher tier.",
+        param="service_tier",
+        retry_after_seconds=retry_after_seconds,
+    )
+
+
 def queue_timeout(model: str, waited_seconds: float) -> GatewayError:
     """No replica had a place in time."""
     return GatewayError(

@@ -16,7 +16,7 @@ import orjson
 
 from trierarch.core.errors import TrierarchError
 from trierarch.core.quantities import TokenCounts
-from trierarch.core.usage import Outcome
+from trierarch.core.usage import Outcome, ServiceTier
 from trierarch.gateway.admission.authenticate import check_model_allowed
 from trierarch.gateway.admission.dispatch import ModelDispatcher, Ticket
 from trierarch.gateway.admission.limits import KeyLimits, limit_headers
@@ -34,6 +34,7 @@ from trierarch.gateway.errors import (
     queue_full,
     queue_timeout,
     shutting_down,
+    tier_shed,
     unavailable,
     upstream_error,
 )
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
     from trierarch.gateway.handler import GatewayHandler
 
 _logger = logging.getLogger(__name__)
+
+FLEX_RELEASE_RATIO = 0.25
+"""In this last share of its time a flex request is held no longer by a closed lane."""
 
 
 class Exchange:
@@ -75,6 +79,7 @@ class Exchange:
         self._relay: Relay | None = None
         self._place: tuple[ModelDispatcher, ReplicaLoad] | None = None
         self._place_tokens = 0
+        self._tier = ServiceTier.DEFAULT
         self._input_tokens_to_do = 0
         self.task = asyncio.get_running_loop().create_task(self._run())
 
@@ -152,19 +157,32 @@ class Exchange:
         account.admit(call, endpoint.operation, self._limits, rate_tokens)
         gateway.check_rate(account, call)
         self._place_tokens = call.input_tokens_estimate + expected_output_tokens
-        ticket = Ticket(
-            call.tier,
-            self._place_tokens,
-            self._request.received_seconds + gateway.settings.queue_timeout_seconds,
-        )
+        self._tier = call.tier
+        if call.tier in dispatcher.admission.shed_tiers:
+            gateway.metrics.count_shed(call.model, call.tier)
+            raise tier_shed(call.model, call.tier, gateway.retry_after_seconds(call.model))
+        ticket = self._new_ticket(call)
         load = dispatcher.try_place(ticket)
         if load is None:
-            if dispatcher.is_full:
+            if dispatcher.is_full(call.tier):
                 raise queue_full(call.model, gateway.retry_after_seconds(call.model))
             load = await self._wait(dispatcher, ticket, call, came_before=False)
         else:
             account.note_place(load, 0.0)
         await self._attempt_until_answered(dispatcher, ticket, call, load)
+
+    def _new_ticket(self, call: GenerationRequest) -> Ticket:
+        settings, came_seconds = self._gateway.settings, self._request.received_seconds
+        if call.tier is not ServiceTier.FLEX:
+            deadline_seconds = came_seconds + settings.queue_timeout_seconds
+            return Ticket(call.tier, self._place_tokens, deadline_seconds)
+        patience_seconds = settings.flex_queue_timeout_seconds
+        return Ticket(
+            call.tier,
+            self._place_tokens,
+            came_seconds + patience_seconds,
+            came_seconds + (1.0 - FLEX_RELEASE_RATIO) * patience_seconds,
+        )
 
     def _expected_output(self, call: GenerationRequest) -> int:
         learned = self._gateway.signals_of(call.model).expected_output_tokens
@@ -367,5 +385,5 @@ class Exchange:
         if self._place is not None:
             dispatcher, load = self._place
             self._place = None
-            dispatcher.release(load, self._place_tokens)
+            dispatcher.release(load, self._tier, self._place_tokens)
             self._place_tokens = 0

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from trierarch.core.clock import Clock
 from trierarch.core.identifiers import ModelName, RequestId, TenantId
+from trierarch.core.objectives import LatencyPromise
 from trierarch.core.quantities import TokenCounts
 from trierarch.core.usage import ServiceTier
 from trierarch.gateway.access_log import AccessEntry
@@ -34,7 +35,7 @@ from trierarch.gateway.errors import (
 )
 from trierarch.gateway.exchange import Exchange
 from trierarch.gateway.random_ids import BufferedRandom
-from trierarch.gateway.replicas import ReplicaDirectory
+from trierarch.gateway.replicas import NewDispatcher, ReplicaDirectory, TakePromises
 from trierarch.gateway.settlement import Account, client_request_id
 from trierarch.gateway.signals import ModelSignals
 from trierarch.gateway.telemetry import GatewayMetrics
@@ -106,7 +107,7 @@ class GatewayHandler:
         self,
         settings: GatewaySettings,
         parts: GatewayParts,
-        directory: Callable[[Callable[[ModelName], ModelDispatcher]], ReplicaDirectory],
+        directory: Callable[[NewDispatcher, TakePromises], ReplicaDirectory],
         pool: UpstreamPool,
         metrics: GatewayMetrics,
         tracer: Tracer,
@@ -128,10 +129,10 @@ class GatewayHandler:
             requests_per_minute=settings.requests_per_minute,
             tokens_per_minute=settings.tokens_per_minute,
         )
-        self.directory = directory(self._new_dispatcher)
+        self.directory = directory(self._new_dispatcher, self._take_promises)
         self.exchanges: set[asyncio.Task[None]] = set()
         self.is_draining = False
-        metrics.watch(self._depths, self._ongoing, self._replica_list_age_seconds)
+        metrics.watch(self._depths, self._ongoing, self._flex_open, self._replica_list_age_seconds)
 
     def _new_dispatcher(self, _model: ModelName) -> ModelDispatcher:
         return ModelDispatcher(
@@ -239,8 +240,12 @@ class GatewayHandler:
         signals = self._signals.get(model)
         if signals is None:
             signals = self._signals[model] = ModelSignals()
-        signals.interactive.promise = self.directory.promises.get(model)
+            signals.interactive.promise = self.directory.promises.get(model)
         return signals
+
+    def _take_promises(self, promises: Mapping[ModelName, LatencyPromise]) -> None:
+        for model, signals in self._signals.items():
+            signals.interactive.promise = promises.get(model)
 
     def write_access(self, entry: AccessEntry) -> None:
         """Take a line of the access log."""
@@ -267,13 +272,18 @@ class GatewayHandler:
 
     def signals_document(self) -> dict[str, Any]:
         """Return what the autoscaler reads."""
-        now_seconds = self.clock.monotonic_seconds()
+        now_seconds, now_unix_seconds = self.clock.monotonic_seconds(), self.clock.unix_seconds()
         models: dict[str, dict[str, Any]] = {}
         for model, dispatcher in self.directory.dispatchers.items():
             models[model] = {
                 "waiting": _by_name(dispatcher.depth_by_tier()),
                 "waiting_tokens": _by_name(dispatcher.waiting_tokens_by_tier()),
                 "in_flight": dispatcher.ongoing_requests,
+                "flex_in_flight": dispatcher.ongoing_flex_requests,
+                "flex_deadline_unix_seconds": None
+                if (deadline := dispatcher.flex_deadline_seconds()) is None
+                else now_unix_seconds + deadline - now_seconds,
+                "flex_patience_seconds": self.settings.flex_queue_timeout_seconds,
                 "outstanding_tokens": dispatcher.outstanding_tokens,
                 **dict(self.signals_of(model).members(now_seconds)),
                 "replicas": {
@@ -284,13 +294,16 @@ class GatewayHandler:
                     for load in dispatcher.loads
                 },
             }
-        return {"at": self.clock.unix_seconds(), "models": models}
+        return {"at": now_unix_seconds, "models": models}
 
     def _depths(self) -> dict[ModelName, Mapping[ServiceTier, int]]:
         return {m: d.depth_by_tier() for m, d in self.directory.dispatchers.items()}
 
     def _ongoing(self) -> dict[ModelName, int]:
         return {m: d.ongoing_requests for m, d in self.directory.dispatchers.items()}
+
+    def _flex_open(self) -> dict[ModelName, bool]:
+        return {m: d.admission.flex_open for m, d in self.directory.dispatchers.items()}
 
     def _replica_list_age_seconds(self) -> float:
         age_seconds = self.directory.age_seconds

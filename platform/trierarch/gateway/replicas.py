@@ -3,11 +3,16 @@
 A list that cannot be read keeps the last one in force: an engine does not stop
 serving because its controller is restarting. What the list says is completed by
 what this gateway sees itself (failures, and the work it has outstanding).
+
+With the list comes what the autoscaler decided of the lanes. That is a matter of the moment:
+it holds for the time that its decider gives it, and is forgotten then, so that a controller
+that is gone leaves no lane closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -15,11 +20,13 @@ from urllib.parse import SplitResult, urlsplit
 
 import orjson
 
+from trierarch.core.admission import OPEN, Admission
 from trierarch.core.clock import Clock
 from trierarch.core.errors import InvalidInput, Unavailable
 from trierarch.core.identifiers import ModelName, ReplicaId, VariantName
 from trierarch.core.objectives import LatencyPromise
 from trierarch.core.replicas import ReplicaEndpoint, ReplicaState
+from trierarch.core.usage import ServiceTier
 from trierarch.gateway.admission.dispatch import ModelDispatcher
 from trierarch.gateway.endpoints.endpoint import ServedModel
 from trierarch.gateway.wire.client import UpstreamFailure
@@ -29,6 +36,25 @@ from trierarch.routing.replica_selection import ReplicaLoad
 from trierarch.settings.gateway import StaticReplica
 
 _logger = logging.getLogger(__name__)
+
+NewDispatcher = Callable[[ModelName], ModelDispatcher]
+"""Makes the dispatcher of a model seen for the first time."""
+
+TakePromises = Callable[[Mapping[ModelName, LatencyPromise]], None]
+"""Takes the latency objectives of the newest list."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TimedAdmission:
+    """The autoscaler's word on a model's lanes, and for how long it holds.
+
+    Attributes:
+        admission: What it says.
+        valid_seconds: From now.
+    """
+
+    admission: Admission
+    valid_seconds: float
 
 
 class FixedReplicas:
@@ -59,7 +85,8 @@ class HttpReplicaSource:
 
     The answer is ``{"replicas": [...]}`` with the fields of ``ReplicaEndpoint``, and
     optionally ``"models": [...]``: names of models that exist even without a replica, and
-    ``"objectives": {MODEL: {"ttft_seconds": ..., "tpot_seconds": ...}}``.
+    ``"objectives": {MODEL: {"ttft_seconds": ..., "tpot_seconds": ...}}`` and ``"admissions":
+    {MODEL: {"flex_open": ..., "shed_tiers": [...], "valid_seconds": ...}}``.
 
     Args:
         url: ``http://HOST:PORT/PATH``.
@@ -68,6 +95,8 @@ class HttpReplicaSource:
     Attributes:
         models: Names from the last answer.
         promises: Latency objectives from the last answer; a model without one is left out.
+        admissions: What the last answer says of the lanes; nothing of models that nobody has
+            decided on lately.
 
     Raises:
         InvalidInput: If the address cannot be used.
@@ -84,6 +113,7 @@ class HttpReplicaSource:
         self._pool = pool
         self.models: frozenset[ModelName] = frozenset()
         self.promises: Mapping[ModelName, LatencyPromise] = {}
+        self.admissions: Mapping[ModelName, TimedAdmission] = {}
 
     async def replicas(self) -> Sequence[ReplicaEndpoint]:
         """Return the published list.
@@ -105,9 +135,13 @@ class HttpReplicaSource:
                 ModelName(str(name)): parse_promise(entry)
                 for name, entry in answer.get("objectives", {}).items()
             }
+            admissions = {
+                ModelName(str(name)): parse_admission(entry)
+                for name, entry in answer.get("admissions", {}).items()
+            }
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise Unavailable(f"the replica list at {self._url} is not one: {error!r}") from error
-        self.models, self.promises = models, promises
+        self.models, self.promises, self.admissions = models, promises, admissions
         return found
 
 
@@ -123,6 +157,18 @@ def parse_promise(entry: Mapping[str, Any]) -> LatencyPromise:
         for name in ("ttft_seconds", "tpot_seconds")
     }
     return LatencyPromise(**limits)
+
+
+def parse_admission(entry: Mapping[str, Any]) -> TimedAdmission:
+    """Return the autoscaler's word on the lanes from its JSON object.
+
+    Raises:
+        KeyError: If a member is missing.
+        TypeError: If a member has a wrong type.
+        ValueError: If a member has a wrong value.
+    """
+    tiers = tuple(ServiceTier(tier) for tier in entry["shed_tiers"])
+    return TimedAdmission(Admission(bool(entry["flex_open"]), tiers), float(entry["valid_seconds"]))
 
 
 def parse_list_address(url: str) -> SplitResult:
@@ -171,6 +217,7 @@ class ReplicaDirectory:
         clock: For ages.
         new_dispatcher: Makes the dispatcher of a model seen for the first time.
         declared_models: Models that exist even without a replica.
+        take_promises: Called with the objectives of every list.
 
     Attributes:
         dispatchers: By model; a model once seen stays, its replicas may come back.
@@ -184,12 +231,15 @@ class ReplicaDirectory:
         self,
         source: ReplicaSource,
         clock: Clock,
-        new_dispatcher: Callable[[ModelName], ModelDispatcher],
+        new_dispatcher: NewDispatcher,
         declared_models: Iterable[ModelName] = (),
+        take_promises: TakePromises = lambda _promises: None,
     ) -> None:
         self._source = source
         self._clock = clock
         self._new_dispatcher = new_dispatcher
+        self._take_promises = take_promises
+        self._admitted_until_seconds: dict[ModelName, float] = {}
         self._first_seen_unix_seconds: dict[ModelName, float] = {}
         self._max_model_tokens: dict[ModelName, int] = {}
         self._loads: dict[ReplicaId, ReplicaLoad] = {}
@@ -210,6 +260,7 @@ class ReplicaDirectory:
             if not self._is_failing:
                 _logger.warning("keeping the last replica list: %s", error)
             self._is_failing = True
+            self._expire_admissions()
             return
         if self._is_failing:
             _logger.info("the replica list can be read again")
@@ -218,8 +269,10 @@ class ReplicaDirectory:
         for model in getattr(self._source, "models", ()):
             self._add_model(model)
         self.promises = getattr(self._source, "promises", {})
+        self._take_promises(self.promises)
         if found != self.replicas:
             self._apply(found)
+        self._take_admissions(getattr(self._source, "admissions", {}))
 
     async def poll(self, interval_seconds: float) -> None:
         """Refresh for ever."""
@@ -231,6 +284,29 @@ class ReplicaDirectory:
         if model not in self.dispatchers:
             self.dispatchers[model] = self._new_dispatcher(model)
             self._first_seen_unix_seconds[model] = self._clock.unix_seconds()
+
+    def _take_admissions(self, heard: Mapping[ModelName, TimedAdmission]) -> None:
+        """Take what a list says of lanes; where it says nothing, the last word runs out."""
+        now_seconds = self._clock.monotonic_seconds()
+        for model, timed in heard.items():
+            dispatcher = self.dispatchers.get(model)
+            if dispatcher is not None:
+                self._admitted_until_seconds[model] = now_seconds + timed.valid_seconds
+                dispatcher.set_admission(timed.admission)
+        self._expire_admissions()
+
+    def _expire_admissions(self) -> None:
+        now_seconds = self._clock.monotonic_seconds()
+        for model, until_seconds in list(self._admitted_until_seconds.items()):
+            if now_seconds >= until_seconds:
+                del self._admitted_until_seconds[model]
+                if self.dispatchers[model].admission != OPEN:
+                    _logger.warning(
+                        "the autoscaler's word on %s's lanes has run out: all are open",
+                        model,
+                        extra={"model": model},
+                    )
+                self.dispatchers[model].set_admission(OPEN)
 
     def _apply(self, found: Sequence[ReplicaEndpoint]) -> None:
         before = {replica.replica_id: replica for replica in self.replicas}

@@ -113,8 +113,8 @@ class GatewayServer:
         self.handler = GatewayHandler(
             settings,
             parts,
-            lambda new_dispatcher: ReplicaDirectory(
-                source, parts.clock, new_dispatcher, map(ModelName, settings.models)
+            lambda new_dispatcher, take_promises: ReplicaDirectory(
+                source, parts.clock, new_dispatcher, map(ModelName, settings.models), take_promises
             ),
             self.pool,
             metrics,

@@ -136,7 +136,7 @@ class Account:
         self._operation = operation
         self._limits = limits
         self._rate_tokens = rate_tokens
-        self._books.signals_of(call.model).arrivals += 1
+        self._books.signals_of(call.model).arrivals[call.tier] += 1
 
     def forget(self) -> None:
         """Undo ``admit``: the engine found that the request was never valid."""
@@ -154,7 +154,9 @@ class Account:
         if self._call is not None and not self._attempts:
             model, tier = self._call.model, self._call.tier
             self._books.metrics.observe_queue_wait(model, tier, wait_seconds)
-            self._books.signals_of(model).note_queue_wait(now_seconds, wait_seconds)
+            # What flex waits for is spare capacity; it says nothing about the promise.
+            if tier is not ServiceTier.FLEX:
+                self._books.signals_of(model).note_queue_wait(now_seconds, wait_seconds)
 
     def start_attempt(self) -> str:
         """Begin an attempt at the replica of the last place; return its span id."""
@@ -181,7 +183,7 @@ class Account:
         """The first event of a stream is on its way to the client."""
         now_seconds = self._books.clock.monotonic_seconds()
         self._first_token_seconds = now_seconds - self._request.received_seconds
-        if self._call is not None:
+        if self._call is not None and self._call.tier is not ServiceTier.FLEX:
             signals = self._books.signals_of(self._call.model)
             signals.note_first_token(now_seconds, self._first_token_seconds)
 
@@ -308,11 +310,12 @@ class Account:
         # What was forgotten was never a request that anybody could have served.
         if self._limits is None:
             return
+        if call.tier is ServiceTier.FLEX:
+            return
         signals = self._books.signals_of(call.model)
         if per_token_seconds is not None:
             signals.note_time_per_output_token(now_seconds, per_token_seconds)
-        if call.tier is not ServiceTier.FLEX:
-            signals.interactive.note_end(outcome, first_token_seconds, per_token_seconds)
+        signals.interactive.note_end(outcome, first_token_seconds, per_token_seconds)
 
     def _trace(
         self, outcome: Outcome, status: int, tokens: TokenCounts, charge: Money, code: str

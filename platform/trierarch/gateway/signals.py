@@ -13,7 +13,7 @@ from typing import Any
 
 from trierarch.core.objectives import LatencyPromise
 from trierarch.core.quantities import TokenCounts
-from trierarch.core.usage import Outcome
+from trierarch.core.usage import Outcome, ServiceTier
 
 WINDOW_SECONDS = 60.0
 """How far the quantiles look back."""
@@ -124,7 +124,7 @@ class ModelSignals:
 
     Attributes:
         interactive: Requests of the lanes with an objective.
-        arrivals: Admitted requests, those refused by a full queue included: all demand.
+        arrivals: Admitted requests by tier, refused ones included: all demand.
         expected_output_tokens: Learned mean output of completed requests.
     """
 
@@ -140,7 +140,7 @@ class ModelSignals:
     )
 
     def __init__(self) -> None:
-        self.arrivals = 0
+        self.arrivals = dict.fromkeys(ServiceTier, 0)
         self.interactive = InteractiveCounts()
         self.expected_output_tokens = FIRST_GUESS_OUTPUT_TOKENS
         self._outcomes = dict.fromkeys(Outcome, 0)
@@ -150,15 +150,15 @@ class ModelSignals:
         self._time_per_output_token = RollingWindow()
 
     def note_queue_wait(self, now_seconds: float, wait_seconds: float) -> None:
-        """Add the wait of a request that got a place."""
+        """Add the wait of a request with an objective that got a place."""
         self._queue_wait.add(now_seconds, wait_seconds)
 
     def note_first_token(self, now_seconds: float, seconds: float) -> None:
-        """Add a time to first token."""
+        """Add the time to first token of a request with an objective."""
         self._time_to_first_token.add(now_seconds, seconds)
 
     def note_time_per_output_token(self, now_seconds: float, seconds: float) -> None:
-        """Add a mean time per output token."""
+        """Add the mean time per output token of a request with an objective."""
         self._time_per_output_token.add(now_seconds, seconds)
 
     def note_end(self, outcome: Outcome, tokens: TokenCounts) -> None:
@@ -177,7 +177,8 @@ class ModelSignals:
     def members(self, now_seconds: float) -> Iterator[tuple[str, Any]]:
         """Return the members that this object contributes to the signals document."""
         waits = self._queue_wait.values(now_seconds)
-        yield "arrivals_total", self.arrivals
+        yield "arrivals_total", sum(self.arrivals.values())
+        yield "tier_arrivals_total", {tier.value: n for tier, n in self.arrivals.items()}
         yield "completed_total", self._outcomes[Outcome.COMPLETED]
         yield "ended_total", {outcome.value: count for outcome, count in self._outcomes.items()}
         yield (

@@ -100,9 +100,11 @@ class GatewayMetrics(Collector):
         self._timings: dict[tuple[str, str, str], Timings] = {}
         self._queue_waits: dict[tuple[str, str], Distribution] = {}
         self._retries: Counter[tuple[str, str]] = Counter()
+        self._shed: Counter[tuple[str, str]] = Counter()
         self._dropped: Counter[str] = Counter()
         self._depths: Callable[[], Mapping[ModelName, Mapping[ServiceTier, int]]] = dict
         self._ongoing: Callable[[], Mapping[ModelName, int]] = dict
+        self._flex_open: Callable[[], Mapping[ModelName, bool]] = dict
         self._replica_list_age_seconds: Callable[[], float] = lambda: float("nan")
         self.registry = CollectorRegistry()
         self.registry.register(self)
@@ -141,6 +143,10 @@ class GatewayMetrics(Collector):
         """Count a failed attempt that is tried again."""
         self._retries[model, kind.value] += 1
 
+    def count_shed(self, model: ModelName, tier: ServiceTier) -> None:
+        """Count a request that was refused because the autoscaler sheds its tier."""
+        self._shed[model, tier] += 1
+
     def count_dropped(self, reason: str, count: int) -> None:
         """Count telemetry that was given up."""
         self._dropped[reason] += count
@@ -149,11 +155,13 @@ class GatewayMetrics(Collector):
         self,
         depths: Callable[[], Mapping[ModelName, Mapping[ServiceTier, int]]],
         ongoing: Callable[[], Mapping[ModelName, int]],
+        flex_open: Callable[[], Mapping[ModelName, bool]],
         replica_list_age_seconds: Callable[[], float],
     ) -> None:
         """Read these at every scrape instead of counting along."""
         self._depths = depths
         self._ongoing = ongoing
+        self._flex_open = flex_open
         self._replica_list_age_seconds = replica_list_age_seconds
 
     # --- scraping ---------------------------------------------------------------------
@@ -206,6 +214,11 @@ class GatewayMetrics(Collector):
             names.GATEWAY_ONGOING_REQUESTS,
             (((model,), count) for model, count in self._ongoing().items()),
         )
+        yield _gauge(
+            names.GATEWAY_FLEX_LANE_OPEN,
+            (((model,), float(is_open)) for model, is_open in self._flex_open().items()),
+        )
+        yield _counter(names.GATEWAY_SHED_REQUESTS, self._shed.items())
         yield _counter(names.GATEWAY_RETRIES, self._retries.items())
         yield _gauge(names.GATEWAY_REPLICA_LIST_AGE, [((), self._replica_list_age_seconds())])
         yield _counter(

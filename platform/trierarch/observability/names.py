@@ -107,6 +107,18 @@ GATEWAY_ONGOING_REQUESTS = Metric(
     ("model",),
     "Requests sent to replicas and not finished.",
 )
+GATEWAY_FLEX_LANE_OPEN = Metric(
+    "trierarch_gateway_flex_lane_open",
+    "gauge",
+    ("model",),
+    "1 while flex requests may start, 0 while the autoscaler has them wait for idle capacity.",
+)
+GATEWAY_SHED_REQUESTS = Metric(
+    "trierarch_gateway_shed_requests_total",
+    "counter",
+    ("model", "tier"),
+    "Requests refused because the autoscaler sheds their tier to keep its cost target.",
+)
 GATEWAY_RETRIES = Metric(
     "trierarch_gateway_retries_total",
     "counter",

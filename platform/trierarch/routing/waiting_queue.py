@@ -37,6 +37,10 @@ class WaitingQueue(Generic[Item]):
         for tier in TIER_ORDER:
             yield from self._entries[tier]
 
+    def of_tier(self, tier: ServiceTier) -> Iterator[Item]:
+        """Return the waiting requests of one tier, the next one first."""
+        return iter(self._entries[tier])
+
     def append(self, item: Item, tier: ServiceTier, tokens: int) -> None:
         """Put a new request at the end of its tier."""
         self._entries[tier][item] = tokens

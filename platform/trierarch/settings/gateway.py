@@ -96,9 +96,14 @@ class GatewaySettings(BaseSettings):
     max_ongoing_requests_per_replica: PositiveInt = 16
     """Requests at one replica; further ones wait at the gateway, where the autoscaler counts."""
     max_queued_requests_per_model: PositiveInt = 512
-    """Waiting requests; further ones are refused with queue_full."""
+    """Waiting requests, flex requests counted apart; further ones are refused with queue_full."""
     queue_timeout_seconds: PositiveFloat = 120.0
-    """How long a request may wait for a replica, a cold start included."""
+    """How long a request may wait for a replica, a cold start included; flex requests have
+    their own."""
+    flex_queue_timeout_seconds: PositiveFloat = 600.0
+    """How long a flex request may wait for idle capacity; OpenAI's clients give up at that time
+    unless they are told otherwise. In its last quarter it goes in front of nobody, but a lane
+    that the autoscaler has closed holds it no longer."""
     max_attempts: PositiveInt = 3
     """Replicas one request may be tried on before its first byte."""
     connect_timeout_seconds: PositiveFloat = 2.0

@@ -17,6 +17,7 @@ from trierarch.autoscaling.specification import (
     VariantSpec,
 )
 from trierarch.autoscaling.state import PipelineState
+from trierarch.core.admission import OPEN
 from trierarch.core.identifiers import DecisionId, VariantName
 from trierarch.simulation.fleet.replicas import ReplicaPool
 from trierarch.simulation.fleet.setup import FleetSetup
@@ -30,10 +31,11 @@ class PolicyController(Generic[StateT]):
     """A policy on its own: its recommendation is what the fleet is told.
 
     Peers' own stabilization is part of their law, so nothing is put behind it but the bounds
-    of the variants. None of them says when flex requests may start, so they always may.
+    of the variants. None of them says when flex requests may start, so they always may, and
+    none refuses a lane.
     """
 
-    flex_open = True
+    admission = OPEN
 
     def __init__(self, policy: Policy[StateT], *, name: str | None = None) -> None:
         self._policy = policy
@@ -61,7 +63,7 @@ class PipelineController:
 
     Attributes:
         decisions: Every decision of the run, oldest first.
-        flex_open: What the last one says of the flex lane.
+        admission: What the last one says of the lanes.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class PipelineController:
         self.tick_seconds: float | None = self._spec.behavior.interval_seconds
         self._builder: ObservationBuilder | None = None
         self._state = PipelineState()
-        self.flex_open = True
+        self.admission = OPEN
         self.decisions: list[ScalingDecision] = []
 
     @property
@@ -92,7 +94,7 @@ class PipelineController:
         self._builder = ObservationBuilder(setup)
         self._state = PipelineState()
         self.decisions = []
-        self.flex_open = True
+        self.admission = OPEN
 
     def decide(self, snapshot: FleetSnapshot) -> Sequence[int]:
         """Return what the pipeline decides."""
@@ -105,7 +107,7 @@ class PipelineController:
             DecisionId(f"simulated-{len(self.decisions):06d}"),
         )
         self.decisions.append(decision)
-        self.flex_open = decision.admission.flex_open
+        self.admission = decision.admission
         return desired_counts(snapshot, decision.replicas)
 
 

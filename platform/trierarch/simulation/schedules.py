@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trierarch.core.admission import OPEN
 from trierarch.simulation.fleet.replicas import ReplicaPool
 from trierarch.simulation.fleet.setup import FleetSetup
 from trierarch.simulation.fleet.snapshot import FleetSnapshot
@@ -12,7 +13,7 @@ from trierarch.simulation.fleet.snapshot import FleetSnapshot
 class StaticController:
     """Holds a fixed number of replicas per variant."""
 
-    flex_open = True
+    admission = OPEN
 
     def __init__(self, replicas: Sequence[int], *, name: str = "static") -> None:
         self._replicas = tuple(replicas)

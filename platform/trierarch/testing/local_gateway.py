@@ -35,7 +35,8 @@ class LocalGateway:
 
     Args:
         replicas: First replica list; edit ``replica_source`` later.
-        settings: How it runs; ports are replaced by free ones.
+        settings: How it runs; ports are replaced by free ones. With a ``replicas_url`` the list
+            is read from there.
         models: Models that exist even without a replica.
 
     Attributes:
@@ -116,7 +117,7 @@ class LocalGateway:
                 random_bytes=os.urandom,
                 export=writer.put if writer else None,
             ),
-            replica_source=self.replica_source,
+            replica_source=None if self.settings.replicas_url else self.replica_source,
         )
         self.server = server
         self.loop = asyncio.get_running_loop()

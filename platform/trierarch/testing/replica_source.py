@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from trierarch.core.errors import Unavailable
 from trierarch.core.identifiers import ModelName, ReplicaId, VariantName
 from trierarch.core.replicas import ReplicaEndpoint, ReplicaState
+from trierarch.gateway.replicas import TimedAdmission
 
 
 class StaticReplicaSource:
@@ -17,6 +18,7 @@ class StaticReplicaSource:
         endpoints: What the next question is answered with.
         is_available: False makes the next question fail.
         models: Models that exist even without a replica.
+        admissions: What the autoscaler says of models' lanes.
     """
 
     def __init__(
@@ -25,6 +27,7 @@ class StaticReplicaSource:
         self.endpoints = list(endpoints)
         self.is_available = True
         self.models = frozenset(ModelName(model) for model in models)
+        self.admissions: dict[ModelName, TimedAdmission] = {}
 
     async def replicas(self) -> Sequence[ReplicaEndpoint]:
         """Return the list.

@@ -114,7 +114,11 @@ def test_an_announcement_of_a_replica_that_serve_does_not_know_is_no_replica(
 ) -> None:
     fleet.update({"pocket": application()})
     announce(fleet, clock, "ghost", "ready")
-    assert fleet.replicas_document() == {"replicas": [], "models": ["pocket"]}
+    assert fleet.replicas_document() == {
+        "replicas": [],
+        "models": ["pocket"],
+        "admissions": {},
+    }
 
 
 def test_status_tells_why_a_model_cannot_start(fleet: Fleet, clock: ManualClock) -> None:

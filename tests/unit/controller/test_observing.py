@@ -47,6 +47,27 @@ def test_rates_need_two_readings() -> None:
     assert second.mean_input_tokens == Measured(20.0, 104.0)
 
 
+def test_arrivals_are_told_by_lane_and_flex_by_its_deadline() -> None:
+    reader = GatewayReader()
+    lanes = {"priority": 1, "default": 7, "flex": 2}
+    reader.read(document(100.0, 10, 4, tier_arrivals_total=lanes), "pocket")
+    later = {"priority": 1, "default": 9, "flex": 12}
+    flex = {
+        "flex_in_flight": 2,
+        "flex_deadline_unix_seconds": 500.0,
+        "flex_patience_seconds": 600.0,
+    }
+    found = reader.read(document(104.0, 22, 6, tier_arrivals_total=later, **flex), "pocket")
+    assert found.arrivals_per_second.priority == Measured(0.0, 104.0)
+    assert found.arrivals_per_second.default == Measured(0.5, 104.0)
+    assert found.arrivals_per_second.flex == Measured(2.5, 104.0)
+    assert found.flex_in_flight_requests == Measured(2.0, 104.0)
+    assert found.flex_deadline_unix_seconds == Measured(500.0, 104.0)
+    assert found.flex_patience_seconds == Measured(600.0, 104.0)
+    none = reader.read(document(108.0, 22, 6, flex_deadline_unix_seconds=None), "pocket")
+    assert isinstance(none.flex_deadline_unix_seconds, Missing)
+
+
 def interactive(completed: int, judged: int, in_time: int, met: int) -> dict[str, Any]:
     counts = {"completed": completed, "judged": judged, "in_time": in_time, "met": met}
     return {"interactive_total": counts}

@@ -7,6 +7,7 @@ import contextlib
 
 import pytest
 
+from trierarch.core.admission import OPEN, Admission
 from trierarch.core.clock import ManualClock
 from trierarch.core.identifiers import ReplicaId
 from trierarch.core.replicas import ReplicaState
@@ -17,6 +18,7 @@ from trierarch.routing.ejection import FailureKind
 from trierarch.routing.replica_selection import ReplicaLoad
 from trierarch.testing.replica_source import ready_replica
 
+CLOSED = Admission(flex_open=False)
 DEFAULT, PRIORITY, FLEX = ServiceTier.DEFAULT, ServiceTier.PRIORITY, ServiceTier.FLEX
 
 pytestmark = pytest.mark.asyncio
@@ -35,8 +37,11 @@ class Desk:
         self.served: list[str] = []
         self.tasks: dict[str, asyncio.Task[ReplicaLoad]] = {}
 
-    def ticket(self, tier: ServiceTier = DEFAULT, wait: float = 60.0) -> Ticket:
-        return Ticket(tier, 10, self.clock.monotonic_seconds() + wait)
+    def ticket(
+        self, tier: ServiceTier = DEFAULT, wait: float = 60.0, held: float | None = None
+    ) -> Ticket:
+        now = self.clock.monotonic_seconds()
+        return Ticket(tier, 10, now + wait, now + (wait if held is None else held))
 
     async def queue(
         self,
@@ -44,10 +49,11 @@ class Desk:
         tier: ServiceTier = DEFAULT,
         *,
         wait: float = 60.0,
+        held: float | None = None,
         excluded: set[str] | None = None,
         came_before: bool = False,
     ) -> asyncio.Task[ReplicaLoad]:
-        ticket = self.ticket(tier, wait)
+        ticket = self.ticket(tier, wait, held)
         ticket.excluded = {ReplicaId(one) for one in excluded or ()}
 
         async def run() -> ReplicaLoad:
@@ -65,6 +71,9 @@ class Desk:
         load = self.dispatcher.try_place(self.ticket(tier))
         assert load is not None
         return load
+
+    def leave(self, load: ReplicaLoad, tier: ServiceTier = DEFAULT) -> None:
+        self.dispatcher.release(load, tier, 10)
 
     async def settle(self) -> None:
         for _ in range(5):
@@ -90,7 +99,7 @@ async def test_tiers_then_arrival_decide_who_is_next() -> None:
     for name, tier in [("flex", FLEX), ("d1", DEFAULT), ("d2", DEFAULT), ("p", PRIORITY)]:
         await desk.queue(name, tier)
     for _ in range(4):
-        desk.dispatcher.release(load, 10)
+        desk.leave(load)
         await desk.settle()
     assert desk.served == ["p", "d1", "d2", "flex"]
 
@@ -99,7 +108,7 @@ async def test_nobody_overtakes_the_queue_while_it_is_served() -> None:
     desk = Desk()
     load = desk.take()
     await desk.queue("waits")
-    desk.dispatcher.release(load, 10)
+    desk.leave(load)
     assert desk.dispatcher.try_place(desk.ticket()) is None
     await desk.settle()
     assert desk.served == ["waits"]
@@ -129,11 +138,75 @@ async def test_waiting_is_bounded_in_time() -> None:
 async def test_the_queue_is_bounded_in_length() -> None:
     desk = Desk(replicas=0)
     for name in "abc":
-        assert not desk.dispatcher.is_full
+        assert not desk.dispatcher.is_full(DEFAULT)
         await desk.queue(name)
-    assert desk.dispatcher.is_full
+    assert desk.dispatcher.is_full(DEFAULT)
+    assert desk.dispatcher.is_full(PRIORITY)
     await desk.end()
-    assert not desk.dispatcher.is_full
+    assert not desk.dispatcher.is_full(DEFAULT)
+
+
+async def test_flex_requests_that_wait_take_no_place_in_the_line_from_the_others() -> None:
+    desk = Desk(replicas=0)
+    for name in "abc":
+        assert not desk.dispatcher.is_full(FLEX)
+        await desk.queue(name, FLEX)
+    assert desk.dispatcher.is_full(FLEX)
+    assert not desk.dispatcher.is_full(DEFAULT)
+    await desk.end()
+
+
+async def test_a_closed_lane_holds_flex_and_nobody_else() -> None:
+    desk = Desk(places=2)
+    desk.dispatcher.set_admission(CLOSED)
+    assert desk.dispatcher.try_place(desk.ticket(FLEX)) is None
+    await desk.queue("flex", FLEX)
+    await desk.queue("default")
+    await desk.settle()
+    assert desk.served == ["default"]
+    desk.dispatcher.set_admission(OPEN)
+    await desk.settle()
+    assert desk.served == ["default", "flex"]
+    assert (desk.dispatcher.ongoing_requests, desk.dispatcher.ongoing_flex_requests) == (2, 1)
+    desk.leave(desk.tasks["flex"].result(), FLEX)
+    assert desk.dispatcher.ongoing_flex_requests == 0
+
+
+async def test_a_flex_request_whose_time_runs_out_is_held_no_longer() -> None:
+    desk = Desk(places=4)
+    desk.dispatcher.set_admission(CLOSED)
+    await desk.queue("first", FLEX, held=30.0)
+    desk.clock.advance(5.0)
+    await desk.queue("second", FLEX, held=30.0)
+    desk.clock.advance(25.0)
+    desk.dispatcher.pump()
+    await desk.settle()
+    assert desk.served == ["first"]
+    # Nothing else happens at the gateway: it looks again by itself.
+    await desk.queue("third", FLEX, held=0.01)
+    desk.clock.advance(5.0)
+    await asyncio.wait_for(desk.tasks["third"], 5.0)
+    assert desk.served == ["first", "second", "third"]
+
+
+async def test_a_flex_request_that_lost_its_replica_is_not_held_again() -> None:
+    desk = Desk(replicas=2)
+    desk.dispatcher.set_admission(CLOSED)
+    await desk.queue("held", FLEX)
+    await desk.queue("again", FLEX, excluded={"r0"}, came_before=True)
+    await desk.settle()
+    assert desk.served == ["again"]
+    await desk.end()
+
+
+async def test_the_first_flex_deadline_is_told() -> None:
+    desk = Desk(replicas=0)
+    assert desk.dispatcher.flex_deadline_seconds() is None
+    await desk.queue("default", wait=1.0)
+    await desk.queue("later", FLEX, wait=50.0)
+    await desk.queue("sooner", FLEX, wait=40.0)
+    assert desk.dispatcher.flex_deadline_seconds() == 140.0
+    await desk.end()
 
 
 async def test_who_leaves_the_queue_is_forgotten() -> None:
@@ -151,7 +224,7 @@ async def test_a_place_given_to_somebody_who_just_left_goes_to_the_next() -> Non
     load = desk.take()
     leaving = await desk.queue("leaves")
     await desk.queue("stays")
-    desk.dispatcher.release(load, 10)
+    desk.leave(load)
     leaving.cancel()
     await desk.settle()
     assert desk.served == ["stays"]
@@ -163,7 +236,7 @@ async def test_a_request_waits_for_a_replica_it_has_not_failed_on_and_blocks_nob
     load = desk.take()
     await desk.queue("failed-on-r0", excluded={"r0"}, came_before=True)
     await desk.queue("fresh")
-    desk.dispatcher.release(load, 10)
+    desk.leave(load)
     await desk.settle()
     assert desk.served == ["fresh"]
     desk.dispatcher.set_replicas([*desk.loads, ReplicaLoad(ready_replica(1, replica_id="r1"))])
@@ -210,6 +283,6 @@ async def test_a_replica_that_left_the_list_still_counts_until_its_requests_end(
     load = desk.take()
     desk.dispatcher.set_replicas([])
     assert desk.dispatcher.ongoing_requests == 1
-    desk.dispatcher.release(load, 10)
+    desk.leave(load)
     assert desk.dispatcher.ongoing_requests == 0
     assert desk.dispatcher.outstanding_tokens == 0

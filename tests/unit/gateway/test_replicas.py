@@ -7,16 +7,20 @@ from typing import Any
 
 import pytest
 
+from trierarch.core.admission import OPEN, Admission
 from trierarch.core.clock import ManualClock
 from trierarch.core.errors import InvalidInput
 from trierarch.core.identifiers import ModelName
 from trierarch.core.objectives import LatencyPromise
 from trierarch.core.replicas import ReplicaEndpoint, ReplicaState
+from trierarch.core.usage import ServiceTier
 from trierarch.gateway.admission.dispatch import ModelDispatcher
 from trierarch.gateway.replicas import (
     FixedReplicas,
     HttpReplicaSource,
     ReplicaDirectory,
+    TimedAdmission,
+    parse_admission,
     parse_promise,
     parse_replica,
 )
@@ -111,6 +115,55 @@ async def test_the_last_list_holds_while_the_source_is_away() -> None:
     await known.refresh()
     assert not known.has_ready_replica
     assert known.age_seconds == 0.0
+
+
+CLOSED = Admission(flex_open=False, shed_tiers=(ServiceTier.FLEX,))
+
+
+def test_what_is_said_of_lanes_is_read() -> None:
+    said = {"flex_open": False, "shed_tiers": ["flex"], "valid_seconds": 45}
+    assert parse_admission(said) == TimedAdmission(CLOSED, 45.0)
+    for wrong in ({}, {**said, "shed_tiers": ["vip"]}, {**said, "valid_seconds": None}):
+        with pytest.raises((KeyError, ValueError, TypeError)):
+            parse_admission(wrong)
+
+
+@pytest.mark.asyncio
+async def test_the_autoscalers_word_on_lanes_holds_for_its_time_and_not_longer() -> None:
+    clock = ManualClock(0.0)
+    source = StaticReplicaSource([ready_replica(1)])
+    known = directory(source, clock)
+    model = source.endpoints[0].model
+    source.admissions = {
+        model: TimedAdmission(CLOSED, 45.0),
+        ModelName("x"): TimedAdmission(OPEN, 1.0),
+    }
+    await known.refresh()
+    dispatcher = known.dispatchers[model]
+    assert dispatcher.admission == CLOSED
+    # Another process answers, which decides nothing: the last word holds on.
+    source.admissions = {}
+    clock.advance(44.0)
+    await known.refresh()
+    assert dispatcher.admission == CLOSED
+    # The controller is gone altogether.
+    source.is_available = False
+    clock.advance(1.0)
+    await known.refresh()
+    assert dispatcher.admission == OPEN
+
+
+@pytest.mark.asyncio
+async def test_objectives_are_handed_on_with_every_list() -> None:
+    source = StaticReplicaSource([ready_replica(1)])
+    heard: list[object] = []
+    known = ReplicaDirectory(
+        source, CLOCK, lambda _model: pytest.fail("no model is named"), (), heard.append
+    )
+    source.endpoints = []
+    source.promises = {ModelName("m"): LatencyPromise(ttft_seconds=1.0)}  # type: ignore[attr-defined]
+    await known.refresh()
+    assert heard == [{"m": LatencyPromise(ttft_seconds=1.0)}]
 
 
 @pytest.mark.asyncio

@@ -36,7 +36,13 @@ def test_a_request_is_found_again() -> None:
     metrics.observe_queue_wait(MODEL, ServiceTier.FLEX, 0.0)
     metrics.count_retry(MODEL, FailureKind.CONNECT)
     metrics.count_dropped("spans", 3)
-    metrics.watch(lambda: {MODEL: {ServiceTier.FLEX: 5}}, lambda: {MODEL: 6}, lambda: 1.5)
+    metrics.count_shed(MODEL, ServiceTier.FLEX)
+    metrics.watch(
+        lambda: {MODEL: {ServiceTier.FLEX: 5}},
+        lambda: {MODEL: 6},
+        lambda: {MODEL: False},
+        lambda: 1.5,
+    )
     found = scrape(metrics)
 
     def value(name: str, **labels: str) -> float:
@@ -60,6 +66,8 @@ def test_a_request_is_found_again() -> None:
     assert value("trierarch_gateway_queue_depth", model=MODEL, tier="flex") == 5
     assert value("trierarch_gateway_ongoing_requests", model=MODEL) == 6
     assert value("trierarch_gateway_retries_total", model=MODEL, reason="ConnectFailed") == 1
+    assert value("trierarch_gateway_flex_lane_open", model=MODEL) == 0
+    assert value("trierarch_gateway_shed_requests_total", model=MODEL, tier="flex") == 1
     assert value("trierarch_gateway_replica_list_age_seconds") == 1.5
     assert value("trierarch_gateway_telemetry_dropped_total", reason="spans") == 3
 

@@ -81,7 +81,7 @@ def test_the_reference_page_is_as_new_as_the_list() -> None:
 
 def test_the_gateway_exports_exactly_its_part_of_the_list() -> None:
     metrics = GatewayMetrics()
-    metrics.watch(dict, dict, lambda: 0.0)
+    metrics.watch(dict, dict, dict, lambda: 0.0)
     exported = {
         family.name + ("_total" if family.type == "counter" else ""): family
         for family in metrics.registry.collect()

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from trierarch.autoscaling.signals import Measured, Missing, Stale
+from trierarch.core.admission import OPEN, Admission
 from trierarch.core.errors import InvalidInput
-from trierarch.simulation.engine.records import COMPLETED, LOST
+from trierarch.core.usage import ServiceTier
+from trierarch.simulation.engine.records import COMPLETED, LOST, SHED
 from trierarch.simulation.fleet.ledger import cost_usd, replica_hours
 from trierarch.simulation.fleet.replicas import ReplicaPool
 from trierarch.simulation.fleet.setup import (
@@ -123,11 +125,15 @@ class Scripted:
     tick_seconds: float | None = None
 
     def __init__(
-        self, *steps: tuple[float, tuple[int, ...]], flex_from_seconds: float = 0.0
+        self,
+        *steps: tuple[float, tuple[int, ...]],
+        flex_from_seconds: float = 0.0,
+        shed: dict[float, tuple[ServiceTier, ...]] | None = None,
     ) -> None:
         self._steps = steps
         self._flex_from_seconds = flex_from_seconds
-        self.flex_open = True
+        self._shed = shed or {}
+        self.admission = OPEN
         self.seen: list[FleetSnapshot] = []
 
     def begin(self, setup: FleetSetup, pool: ReplicaPool) -> None:
@@ -136,7 +142,10 @@ class Scripted:
     def decide(self, snapshot: FleetSnapshot) -> tuple[int, ...]:
         """Return the newest counts that apply."""
         self.seen.append(snapshot)
-        self.flex_open = snapshot.now_seconds >= self._flex_from_seconds
+        self.admission = Admission(
+            snapshot.now_seconds >= self._flex_from_seconds,
+            self._shed.get(snapshot.now_seconds, self.admission.shed_tiers),
+        )
         return next(c for at, c in reversed(self._steps) if at <= snapshot.now_seconds)
 
 
@@ -258,10 +267,24 @@ def test_a_closed_flex_lane_starts_nothing_until_it_opens() -> None:
     assert started[2] == pytest.approx(2.0, abs=0.1)
     assert (started[[1, 3]] >= 60.0).all()
     assert (result.requests["status"] == COMPLETED).all()
-    assert [m.flex_open for m in result.moments] == [m.at_seconds >= 60 for m in result.moments]
+    assert [m.admission.flex_open for m in result.moments] == [
+        m.at_seconds >= 60 for m in result.moments
+    ]
     waiting = [s.scrape for s in controller.seen if s.scrape and s.scrape.waiting_requests[2]]
     assert waiting
     assert all(scrape.flex_deadline_seconds is not None for scrape in waiting)
+
+
+def test_requests_of_a_shed_lane_are_refused_until_it_is_taken_back() -> None:
+    tiers = [Tier.PRIORITY, Tier.DEFAULT, Tier.FLEX] * 2
+    trace = requests([0.0, 1.0, 2.0, 31.0, 32.0, 33.0], 1, 100, tiers)
+    both = (ServiceTier.FLEX, ServiceTier.DEFAULT)
+    controller = Scripted((0.0, (1,)), shed={0.0: both, 30.0: (ServiceTier.FLEX,)})
+    result = simulate(fleet(service(maximum_requests=8)), trace, controller, seed=0)
+    assert list(result.requests["status"]) == [COMPLETED, LOST, LOST, COMPLETED, COMPLETED, LOST]
+    lost = result.requests[result.requests["status"] == LOST]
+    assert set(lost["lost_reason"]) == {SHED}
+    assert summarize(result).lost_requests == 3
 
 
 def test_draining_loses_nothing_and_costs_until_the_last_token() -> None:

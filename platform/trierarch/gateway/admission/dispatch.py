@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping
 
+from trierarch.core.admission import OPEN, Admission
 from trierarch.core.identifiers import ReplicaId
 from trierarch.core.replicas import ReplicaState
 from trierarch.core.usage import ServiceTier
@@ -30,15 +32,31 @@ class Ticket:
         tokens: Estimated work.
         excluded: Replicas it has failed on.
         deadline_seconds: Monotonic time until which it may wait, over all its attempts.
+        release_seconds: Monotonic time from which a closed lane holds it no longer.
     """
 
-    __slots__ = ("deadline_seconds", "excluded", "future", "tier", "timer", "tokens")
+    __slots__ = (
+        "deadline_seconds",
+        "excluded",
+        "future",
+        "release_seconds",
+        "tier",
+        "timer",
+        "tokens",
+    )
 
-    def __init__(self, tier: ServiceTier, tokens: int, deadline_seconds: float) -> None:
+    def __init__(
+        self,
+        tier: ServiceTier,
+        tokens: int,
+        deadline_seconds: float,
+        release_seconds: float = -math.inf,
+    ) -> None:
         self.tier = tier
         self.tokens = tokens
         self.excluded: set[ReplicaId] = set()
         self.deadline_seconds = deadline_seconds
+        self.release_seconds = release_seconds
         self.future: asyncio.Future[ReplicaLoad] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -49,12 +67,14 @@ class ModelDispatcher:
     Args:
         monotonic_seconds: Clock.
         max_ongoing_requests: Per replica.
-        max_queued_requests: Of this model.
+        max_queued_requests: Of this model: flex requests, and all others together.
 
     Attributes:
+        admission: What the autoscaler says of the lanes.
         queue: Requests that wait.
         loads: The model's replicas.
         ongoing_requests: Requests at replicas, those that drain or have left the list included.
+        ongoing_flex_requests: The part of them that is flex.
         outstanding_tokens: Estimated tokens of those requests.
     """
 
@@ -70,18 +90,28 @@ class ModelDispatcher:
         self._max_queued_requests = max_queued_requests
         self._turn = itertools.count()
         self._wake: asyncio.TimerHandle | None = None
+        self.admission = OPEN
         self.queue: WaitingQueue[Ticket] = WaitingQueue()
         self.loads: list[ReplicaLoad] = []
         self.ongoing_requests = 0
+        self.ongoing_flex_requests = 0
         self.outstanding_tokens = 0
 
     # --- places -----------------------------------------------------------------------
 
     def try_place(self, ticket: Ticket) -> ReplicaLoad | None:
         """Return a replica with its place taken, or None if the request has to wait."""
-        if self.queue.has_waiting_at_or_above(ticket.tier):
+        if self.queue.has_waiting_at_or_above(ticket.tier) or self._is_held(ticket):
             return None
         return self._take_place(ticket)
+
+    def _is_held(self, ticket: Ticket) -> bool:
+        """Return whether the closed flex lane keeps a request from taking a place."""
+        return (
+            ticket.tier is ServiceTier.FLEX
+            and not self.admission.flex_open
+            and self._monotonic_seconds() < ticket.release_seconds
+        )
 
     def _take_place(self, ticket: Ticket) -> ReplicaLoad | None:
         load = choose_replica(
@@ -94,13 +124,19 @@ class ModelDispatcher:
         if load is not None:
             load.take(ticket.tokens)
             self.ongoing_requests += 1
+            self.ongoing_flex_requests += ticket.tier is ServiceTier.FLEX
             self.outstanding_tokens += ticket.tokens
         return load
 
-    @property
-    def is_full(self) -> bool:
-        """Whether a new request may not even wait."""
-        return len(self.queue) >= self._max_queued_requests
+    def is_full(self, tier: ServiceTier) -> bool:
+        """Return whether a new request of a tier may not even wait.
+
+        Flex requests wait by the hundred while their lane is closed; they take no place in the
+        line from the others.
+        """
+        flex = self.queue.depth(ServiceTier.FLEX)
+        waiting = flex if tier is ServiceTier.FLEX else len(self.queue) - flex
+        return waiting >= self._max_queued_requests
 
     async def wait(
         self, ticket: Ticket, *, came_before: bool, timeout_error: Callable[[], GatewayError]
@@ -119,6 +155,7 @@ class ModelDispatcher:
         future: asyncio.Future[ReplicaLoad] = loop.create_future()
         ticket.future = future
         if came_before:
+            ticket.release_seconds = -math.inf
             self.queue.put_back(ticket, ticket.tier, ticket.tokens)
         else:
             self.queue.append(ticket, ticket.tier, ticket.tokens)
@@ -136,17 +173,18 @@ class ModelDispatcher:
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
                 # The place came in the same moment as the cancellation: pass it on.
-                self.release(future.result(), ticket.tokens)
+                self.release(future.result(), ticket.tier, ticket.tokens)
             raise
         finally:
             timer.cancel()
             ticket.future = None
             self.queue.remove(ticket, ticket.tier)
 
-    def release(self, load: ReplicaLoad, tokens: int) -> None:
+    def release(self, load: ReplicaLoad, tier: ServiceTier, tokens: int) -> None:
         """Give a place back, with what is left of its tokens, and let the next one have it."""
         load.give_back(tokens)
         self.ongoing_requests -= 1
+        self.ongoing_flex_requests -= tier is ServiceTier.FLEX
         self.outstanding_tokens -= tokens
         self.pump()
 
@@ -163,6 +201,8 @@ class ModelDispatcher:
             for ticket in self.queue:
                 if ticket.future is None or ticket.future.done():
                     continue
+                if self._is_held(ticket):
+                    continue
                 placed = self._take_place(ticket)
                 if placed is not None:
                     chosen = ticket
@@ -175,6 +215,12 @@ class ModelDispatcher:
             self.queue.remove(chosen, chosen.tier)
             chosen.future.set_result(placed)
         self._schedule_wake()
+
+    def set_admission(self, admission: Admission) -> None:
+        """Take the autoscaler's word on the lanes; an opened lane is served at once."""
+        if admission != self.admission:
+            self.admission = admission
+            self.pump()
 
     # --- replicas ---------------------------------------------------------------------
 
@@ -202,7 +248,7 @@ class ModelDispatcher:
         load.health = after_failure(load.health, kind, now_seconds=self._monotonic_seconds())
 
     def _schedule_wake(self) -> None:
-        """Look again when the first ejection runs out, if somebody waits for it."""
+        """Look again when an ejection or the hold of a flex request runs out, if one waits."""
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
@@ -214,6 +260,9 @@ class ModelDispatcher:
             for load in self.loads
             if load.health.ejected_until_seconds > now_seconds
         ]
+        if not self.admission.flex_open:
+            held = (t.release_seconds for t in self.queue.of_tier(ServiceTier.FLEX))
+            until += (at for at in held if at > now_seconds)
         if until:
             delay_seconds = min(until) - now_seconds + 0.001
             self._wake = asyncio.get_running_loop().call_later(delay_seconds, self.pump)
@@ -227,3 +276,8 @@ class ModelDispatcher:
     def waiting_tokens_by_tier(self) -> Mapping[ServiceTier, int]:
         """Return the estimated tokens of waiting requests by tier."""
         return {tier: self.queue.waiting_tokens(tier) for tier in TIER_ORDER}
+
+    def flex_deadline_seconds(self) -> float | None:
+        """Return the monotonic time at which the first waiting flex request gives up; or None."""
+        deadlines = (ticket.deadline_seconds for ticket in self.queue.of_tier(ServiceTier.FLEX))
+        return min(deadlines, default=None)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from trierarch.core.admission import OPEN
 from trierarch.simulation.fleet.replicas import ReplicaPool
 from trierarch.simulation.fleet.setup import FleetSetup
 from trierarch.simulation.fleet.simulator import Moment
@@ -20,7 +21,7 @@ from trierarch.simulation.fleet.snapshot import FleetSnapshot
 class ScheduleController:
     """Follows ready counts per slot and variant."""
 
-    flex_open = True
+    admission = OPEN
 
     def __init__(
         self, counts: NDArray[np.int64], slot_seconds: float, *, name: str = "clairvoyant"
@@ -79,7 +80,7 @@ class ReplayController:
 
     def __init__(self, moments: Sequence[Moment], *, name: str = "clairvoyant") -> None:
         self._moments = {moment.at_seconds: moment for moment in moments}
-        self.flex_open = True
+        self.admission = OPEN
         ticks = [moment.at_seconds for moment in moments[:2]]
         self.name = name
         self.tick_seconds: float | None = ticks[1] - ticks[0] if len(ticks) > 1 else None
@@ -90,7 +91,7 @@ class ReplayController:
     def decide(self, snapshot: FleetSnapshot) -> Sequence[int]:
         """Return what was decided at this time."""
         moment = self._moments[snapshot.now_seconds]
-        self.flex_open = moment.flex_open
+        self.admission = moment.admission
         return moment.desired
 
 

@@ -6,7 +6,8 @@ ready later can still take it. Flex requests start only when no other request
 waits, leave seats free, and on a replica that also serves interactive requests
 their prompts take only a share of its time, or every decode step would wait for
 them; an interactive request may take a flex request's place. While the policy keeps
-the flex lane closed none of them starts, and those that run go on.
+the flex lane closed none of them starts, and those that run go on. Requests of a
+lane that the policy sheds are refused when they arrive.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from trierarch.simulation.engine.records import (
     READY,
     RELEASED,
     STARTING,
+    TIERS,
     Engine,
 )
 from trierarch.simulation.engine.steps import (
@@ -217,8 +219,13 @@ def make_ready(engine: Engine, slot: int, now_seconds: float) -> None:
 
 
 @compiled
-def set_flex_lane(engine: Engine, is_open: bool, now_seconds: float) -> None:
-    """Let flex requests start from now on, or keep them waiting."""
+def set_lanes(engine: Engine, is_open: bool, shed: int, now_seconds: float) -> None:
+    """Let flex requests start from now on, or keep them waiting; refuse arrivals of shed lanes.
+
+    ``shed`` has bit ``1 << tier`` set for each of those.
+    """
+    for tier in range(TIERS):
+        engine.lanes[tier]["is_shed"] = (shed >> tier) & 1
     gateway = engine.gateway[0]
     was_open = gateway["flex_open"] == 1
     gateway["flex_open"] = 1 if is_open else 0

@@ -10,6 +10,7 @@ from trierarch.simulation.engine.records import (
     QUEUE_FULL,
     QUEUE_TIMEOUT,
     QUEUED,
+    SHED,
     TOO_LARGE,
     Engine,
 )
@@ -87,7 +88,7 @@ def expire(engine: Engine, now_seconds: float) -> None:
 
 @inner
 def accept(engine: Engine, index: int) -> bool:
-    """Count an arrival; lose it if nothing can ever hold it or the gateway is full."""
+    """Count an arrival; lose it if nothing can hold it, its lane is shed or the gateway is full."""
     gateway = engine.gateway[0]
     request = engine.requests[index]
     lane = engine.lanes[request["tier"]]
@@ -95,6 +96,9 @@ def accept(engine: Engine, index: int) -> bool:
     lane["arrived_input_tokens"] += request["input_tokens"]
     if request["input_tokens"] + request["output_tokens"] > gateway["largest_kv_tokens"]:
         lose(engine, index, TOO_LARGE)
+        return False
+    if lane["is_shed"] == 1:
+        lose(engine, index, SHED)
         return False
     queued = engine.lanes[0]["queued"] + engine.lanes[1]["queued"]
     if request["tier"] < 2 and queued >= gateway["queue_limit"]:

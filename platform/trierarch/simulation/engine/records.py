@@ -21,7 +21,7 @@ NEVER = math.inf
 # Status of a request: each ends in exactly one of COMPLETED and LOST, or is still under way.
 EXPECTED, QUEUED, ON_REPLICA, COMPLETED, LOST = range(5)
 # Why a request was lost.
-TOO_LARGE, QUEUE_FULL, QUEUE_TIMEOUT = 1, 2, 3
+TOO_LARGE, QUEUE_FULL, QUEUE_TIMEOUT, SHED = 1, 2, 3, 4
 # State of a replica's slot.
 FREE, STARTING, READY, DRAINING, RELEASED = range(5)
 
@@ -149,6 +149,7 @@ LANE = np.dtype(
         ("lost", "i8"),
         ("queued", "i8"),
         ("queued_input_tokens", "i8"),
+        ("is_shed", "i8"),
         ("head", "i4"),
         ("tail", "i4"),
     ]

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
+from trierarch.core.admission import OPEN, Admission
 from trierarch.simulation.engine import fleet_steps
 from trierarch.simulation.engine.records import Engine, Records, allocate
 from trierarch.simulation.fleet import spot_market
@@ -51,8 +52,8 @@ class Controller(Protocol):
         ...
 
     @property
-    def flex_open(self) -> bool:
-        """Whether flex requests may start until the next decision; read after each."""
+    def admission(self) -> Admission:
+        """What the gateway does with lanes until the next decision; read after each."""
         ...
 
     def begin(self, setup: FleetSetup, pool: ReplicaPool) -> None:
@@ -75,7 +76,7 @@ class Moment:
     draining: tuple[int, ...]
     waiting_requests: int
     change: int
-    flex_open: bool = True
+    admission: Admission = OPEN
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -254,8 +255,9 @@ class _Run:
             scrape_failed=self._scrape_failed,
         )
         desired = tuple(int(count) for count in self._controller.decide(snapshot))
-        flex_open = self._controller.flex_open
-        fleet_steps.set_flex_lane(self._engine, flex_open, at_seconds)
+        admission = self._controller.admission
+        shed = sum(1 << Tier[tier.name] for tier in admission.shed_tiers)
+        fleet_steps.set_lanes(self._engine, admission.flex_open, shed, at_seconds)
         started, change = self._pool.apply(desired, at_seconds)
         for life in started:
             self._push(life.ready_seconds, _READY, partial(self._pool.make_ready, life))
@@ -269,7 +271,7 @@ class _Run:
                 draining=tuple(count[2] for count in after),
                 waiting_requests=int(self._engine.lanes["queued"][: Tier.FLEX].sum()),
                 change=change,
-                flex_open=flex_open,
+                admission=admission,
             )
         )
         self._push((tick + 1) * self._tick_seconds, _TICK, partial(self._decide, tick + 1))
