@@ -6,13 +6,15 @@ Adapters implement them for real; ``trierarch.testing`` holds public fakes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Protocol
 
 from trierarch.core.identifiers import KeyId, ModelName, TenantId
 from trierarch.core.quantities import Money, TokenCounts
 from trierarch.core.replicas import ReplicaEndpoint
 from trierarch.core.usage import ServiceTier, UsageRecord
+from trierarch.cost.budgets import TenantTerms
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,6 +39,36 @@ class TenantUsage:
     requests: int
     tokens: TokenCounts
     spend: Money
+
+
+_NO_TERMS: Mapping[TenantId, TenantTerms] = {}
+_NO_SPEND: Mapping[TenantId, Mapping[int, Decimal]] = {}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TenantBook:
+    """All tenants that somebody has set terms for.
+
+    Attributes:
+        terms: By tenant; one without terms is not limited.
+        spent_by_day: Dollars charged, by tenant and calendar day (``cost.budgets.day_of``),
+            since the month began.
+        settled_records: How many of this process's usage records the charges include.
+    """
+
+    terms: Mapping[TenantId, TenantTerms] = dataclasses.field(default_factory=lambda: _NO_TERMS)
+    spent_by_day: Mapping[TenantId, Mapping[int, Decimal]] = dataclasses.field(
+        default_factory=lambda: _NO_SPEND
+    )
+    settled_records: int = 0
+
+
+class TenantSource(Protocol):
+    """What tenants may do and spend."""
+
+    def book(self) -> TenantBook:
+        """Return what was last read; must not block on I/O."""
+        ...
 
 
 class ReplicaSource(Protocol):

@@ -208,6 +208,13 @@ class UsageSpool:
                 is_alive=self._writer.is_alive() and self._settler.is_alive(),
             )
 
+    @property
+    def settled_records(self) -> int:
+        """How many of the records accepted here the ledger has; in the order they came."""
+        with self._changed:
+            # What an earlier process left is settled first.
+            return max(0, self._done() - self._replayed)
+
     def wait_durable(self, timeout_seconds: float) -> bool:
         """Wait until everything recorded so far is on disk and return whether it is."""
         with self._changed:

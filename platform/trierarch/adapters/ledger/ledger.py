@@ -18,6 +18,7 @@ from trierarch.adapters.ledger import (
     keys,
     prices,
     reports,
+    tenants,
     usage,
     windows,
 )
@@ -33,13 +34,14 @@ from trierarch.core.identifiers import KeyId, ModelName, ReplicaId, TenantId, Va
 from trierarch.core.quantities import Money
 from trierarch.core.replicas import ReplicaState
 from trierarch.core.usage import UsageRecord
-from trierarch.cost.allocation import Allocation, AllocationRule
+from trierarch.cost.allocation import Allocation, AllocationRule, capacity_cost
+from trierarch.cost.budgets import Period, TenantTerms, day_of, first_day
 from trierarch.cost.documents import PriceDocument
 from trierarch.cost.prices import PriceBook
 from trierarch.cost.rates import RateCard
 from trierarch.cost.report import Report, ReportBy
 from trierarch.cost.unit_cost import ServingWeights
-from trierarch.ports import ApiKey, TenantUsage
+from trierarch.ports import ApiKey, TenantBook, TenantUsage
 
 ALLOCATION_WINDOW_SECONDS = 300.0
 """Length of an allocation window: OpenCost's, so that the two can be compared."""
@@ -379,6 +381,35 @@ class Ledger:
         """Return every live key by the SHA-256 of its text."""
         with self._database.read() as connection:
             return keys.live_keys(connection)
+
+    # Tenants
+
+    def replace_tenants(self, terms: Sequence[TenantTerms], *, actor: str = "") -> int:
+        """Make these the terms of all tenants and return how many changed.
+
+        A tenant that is left out has no terms any more: nothing limits it.
+        """
+        with self._database.read() as connection:
+            if tenants.load_terms(connection) == {one.tenant: one for one in terms}:
+                return 0
+        with self._database.write() as connection:
+            return tenants.replace_terms(connection, terms, actor, self._at(None))
+
+    def tenant_book(self) -> TenantBook:
+        """Return the terms of all tenants, and what each was charged since the month began."""
+        day = day_of(self._clock.unix_seconds())
+        with self._database.read() as connection:
+            terms = tenants.load_terms(connection)
+            spent: tenants.SpentByDay = {}
+            if any(one.budgets for one in terms.values()):
+                spent = tenants.spent_by_day(connection, first_day(Period.MONTH, day))
+        return TenantBook(terms, spent)
+
+    def capacity_spend(self, model: ModelName, since_unix_seconds: float) -> Money:
+        """Return what a model's replicas have cost since an instant, in whatever state."""
+        start, now = to_microseconds(since_unix_seconds), self._at(None)
+        with self._database.read() as connection:
+            return capacity_cost(capacity.load_intervals(connection, model, start, now), start, now)
 
     # Prices
 

@@ -105,6 +105,27 @@ class TenantTotalRow(Base):
     currency: Mapped[str] = mapped_column(String(3))
 
 
+class TenantDayRow(Base):
+    """What a tenant was charged on a calendar day in UTC; written together with ``usage``."""
+
+    __tablename__ = "tenant_days"
+    __table_args__ = (Index(None, "day"),)
+
+    tenant: Mapped[str] = mapped_column(Text, primary_key=True)
+    day: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    charge: Mapped[Decimal] = mapped_column(ExactDecimal)
+
+
+class TenantRow(Base):
+    """What a tenant may do and spend, where anybody has said so."""
+
+    __tablename__ = "tenants"
+
+    tenant: Mapped[str] = mapped_column(Text, primary_key=True)
+    terms: Mapped[str] = mapped_column(Text)
+    """JSON."""
+
+
 class CapacityRow(Base):
     """A replica in one state at one price.
 

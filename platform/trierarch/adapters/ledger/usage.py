@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from trierarch.adapters.ledger.instants import to_microseconds
 from trierarch.adapters.ledger.tables import TenantTotalRow, UsageRow
+from trierarch.adapters.ledger.tenants import add_to_days
 from trierarch.core.errors import InvalidInput
 from trierarch.core.identifiers import TenantId
 from trierarch.core.quantities import ZERO_USD, Money, TokenCounts
@@ -105,6 +106,7 @@ def insert_usage(connection: Connection, records: Iterable[UsageRecord]) -> list
     )
     new = [first[request_id] for request_id in inserted]
     _add_to_totals(connection, new)
+    add_to_days(connection, new)
     return new
 
 
