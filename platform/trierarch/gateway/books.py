@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from trierarch.adapters.ledger import CachedKeySource, CachedRateCard, Ledger
+from trierarch.adapters.ledger.caches import REFRESH_SECONDS, Refreshed
 from trierarch.adapters.usage_spool import UsageSpool
 from trierarch.core.clock import Clock
 from trierarch.core.errors import InvalidInput, Unavailable
 from trierarch.core.identifiers import TenantId
-from trierarch.ports import TenantUsage
+from trierarch.ports import TenantBook, TenantUsage
 from trierarch.settings.gateway import GatewaySettings
 
 FRESHNESS_TIMEOUT_SECONDS = 5.0
@@ -50,6 +51,34 @@ class FreshTenantUsage:
         return self._ledger.tenant_usage(tenant)
 
 
+class LedgerTenants:
+    """A ``TenantSource`` from memory, read from the ledger about once a second."""
+
+    def __init__(self, ledger: Ledger, spool: UsageSpool, clock: Clock) -> None:
+        """Read all tenants once and keep them fresh.
+
+        Raises:
+            Unavailable: If the ledger does not answer now.
+        """
+
+        def load(_known: TenantBook | None) -> TenantBook:
+            # Counted before the ledger is read: a charge may then be counted twice for a moment,
+            # and never not at all.
+            settled = spool.settled_records
+            return dataclasses.replace(ledger.tenant_book(), settled_records=settled)
+
+        self._book: Refreshed[TenantBook] = Refreshed("tenants", load, clock)
+        self._book.start(REFRESH_SECONDS)
+
+    def book(self) -> TenantBook:
+        """Return what was last read."""
+        return self._book.value
+
+    def close(self) -> None:
+        """Stop refreshing."""
+        self._book.close()
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class LedgerBooks:
     """Everything the gateway takes from the ledger."""
@@ -58,6 +87,7 @@ class LedgerBooks:
     rates: CachedRateCard
     spool: UsageSpool
     tenant_usage: FreshTenantUsage
+    tenants: LedgerTenants
 
     def problem(self) -> str:
         """Return why usage cannot be kept, or an empty string."""
@@ -89,7 +119,11 @@ def open_books(settings: GatewaySettings, clock: Clock) -> Iterator[LedgerBooks]
         rates = CachedRateCard(ledger, clock)
         spool = UsageSpool(settings.spool_dir, ledger, clock)
         try:
-            yield LedgerBooks(keys, rates, spool, FreshTenantUsage(ledger, spool))
+            tenants = LedgerTenants(ledger, spool, clock)
+            try:
+                yield LedgerBooks(keys, rates, spool, FreshTenantUsage(ledger, spool), tenants)
+            finally:
+                tenants.close()
         finally:
             spool.close(SPOOL_CLOSE_TIMEOUT_SECONDS)
             rates.close()

@@ -7,6 +7,7 @@ so a code never changes its meaning.
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -150,6 +151,42 @@ def rate_limit_exceeded(what: str, limit: int, retry_after_seconds: float) -> Ga
         f" {max(1, math.ceil(retry_after_seconds))} s.",
         kind=what,
         retry_after_seconds=retry_after_seconds,
+    )
+
+
+def parallel_limit_reached(limit: int, retry_after_seconds: float) -> GatewayError:
+    """The tenant has as many requests under way as it may have."""
+    return GatewayError(
+        429,
+        "rate_limit_exceeded",
+        f"Rate limit reached: {limit} requests at the same time. Try again when one has ended.",
+        kind="requests",
+        retry_after_seconds=retry_after_seconds,
+    )
+
+
+def spending_throttled(period: str, retry_after_seconds: float) -> GatewayError:
+    """The tenant is ahead of the pace at which its budget lasts until its period ends."""
+    return GatewayError(
+        429,
+        "rate_limit_exceeded",
+        f"Most of the budget of this {period.lower()} is spent; the rest is spread over the time"
+        f" that is left. Try again in {max(1, math.ceil(retry_after_seconds))} s.",
+        kind="budget",
+        retry_after_seconds=retry_after_seconds,
+    )
+
+
+def insufficient_quota(period: str, amount_usd: Decimal, ends_in_seconds: float) -> GatewayError:
+    """A budget of the tenant cannot pay for the request; waiting a moment will not help."""
+    hours = math.ceil(ends_in_seconds / 3600.0)
+    return GatewayError(
+        429,
+        "insufficient_quota",
+        f"The budget of {amount_usd:f} USD per {period.lower()} cannot pay for this request."
+        f" It starts again in {hours} h; a smaller 'max_tokens' may fit into what is left.",
+        kind="insufficient_quota",
+        extra_headers=b"x-should-retry: false\r\n",
     )
 
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import orjson
 
 from trierarch.core.errors import TrierarchError
+from trierarch.core.identifiers import TenantId
 from trierarch.core.quantities import TokenCounts
 from trierarch.core.usage import Outcome, ServiceTier
+from trierarch.cost.budgets import NOTHING, TenantTerms
 from trierarch.gateway.admission.authenticate import check_model_allowed
 from trierarch.gateway.admission.dispatch import ModelDispatcher, Ticket
 from trierarch.gateway.admission.limits import KeyLimits, limit_headers
@@ -79,6 +82,7 @@ class Exchange:
         self._relay: Relay | None = None
         self._place: tuple[ModelDispatcher, ReplicaLoad] | None = None
         self._place_tokens = 0
+        self._reserved: tuple[TenantId, Decimal] | None = None
         self._tier = ServiceTier.DEFAULT
         self._input_tokens_to_do = 0
         self.task = asyncio.get_running_loop().create_task(self._run())
@@ -128,22 +132,21 @@ class Exchange:
             self._refuse(internal_error())
         finally:
             self._leave_place()
+            self._give_back()
 
     async def _answer_here(self, endpoint: LocalEndpoint) -> None:
         key = self._account.key
         name = self._request.path[len(endpoint.path) :]
         answer = await endpoint.answer(self._gateway, key, name)
-        self._limits = self._gateway.limiter.limits_of(key.key_id)
+        self._limits = self._gateway.limits_of(key)
         headers = self._answer_headers()
         self._account.end(Outcome.COMPLETED, 200)
         self._client.respond(HttpResponse(200, orjson.dumps(answer), headers))
 
     async def _generate(self, endpoint: GenerationEndpoint) -> None:
         gateway, account = self._gateway, self._account
-        call = endpoint.read(
-            self._request.body, default_max_tokens=gateway.settings.default_max_tokens
-        )
-        check_model_allowed(account.key, call.model)
+        terms = gateway.tenants.terms_of(account.key.tenant)
+        call, worst_usd = self._read(endpoint, terms)
         dispatcher = gateway.directory.dispatcher_of(call.model)
         if dispatcher is None:
             raise (model_not_found(call.model) if gateway.directory.is_loaded else not_ready())
@@ -153,15 +156,20 @@ class Exchange:
             if call.max_output_tokens is not None
             else expected_output_tokens
         )
-        self._limits = gateway.limiter.admit(account.key.key_id, rate_tokens)
+        if terms is not None:
+            gateway.tenants.check_parallel(terms)
+        self._limits = gateway.limiter.admit(account.key.key_id, rate_tokens, terms)
         account.admit(call, endpoint.operation, self._limits, rate_tokens)
         gateway.check_rate(account, call)
+        if terms is not None:
+            gateway.tenants.begin(terms.tenant, worst_usd)
+            self._reserved = (terms.tenant, worst_usd)
         self._place_tokens = call.input_tokens_estimate + expected_output_tokens
         self._tier = call.tier
         if call.tier in dispatcher.admission.shed_tiers:
             gateway.metrics.count_shed(call.model, call.tier)
             raise tier_shed(call.model, call.tier, gateway.retry_after_seconds(call.model))
-        ticket = self._new_ticket(call)
+        ticket = self._new_ticket(call, 0 if terms is None else terms.priority)
         load = dispatcher.try_place(ticket)
         if load is None:
             if dispatcher.is_full(call.tier):
@@ -171,17 +179,54 @@ class Exchange:
             account.note_place(load, 0.0)
         await self._attempt_until_answered(dispatcher, ticket, call, load)
 
-    def _new_ticket(self, call: GenerationRequest) -> Ticket:
+    def _read(
+        self, endpoint: GenerationEndpoint, terms: TenantTerms | None
+    ) -> tuple[GenerationRequest, Decimal]:
+        """Return the request as it is to be answered, and the most that it may cost.
+
+        Raises:
+            GatewayError: If it is none, or its key or tenant may not make it.
+        """
+        gateway, key = self._gateway, self._account.key
+        body: bytes | bytearray = self._request.body
+        default_max_tokens = gateway.settings.default_max_tokens
+        call = endpoint.read(body, default_max_tokens=default_max_tokens)
+        check_model_allowed(key, call.model)
+        if terms is None:
+            return call, NOTHING
+        gateway.tenants.check_model(terms, call.model)
+        if not terms.budgets:
+            return call, NOTHING
+        worst_usd = self._worst_charge(call)
+        instead = gateway.tenants.check_budgets(terms, worst_usd)
+        if instead is None or instead == call.model:
+            return call, worst_usd
+        body = orjson.dumps({**orjson.loads(body), "model": instead})
+        call = endpoint.read(body, default_max_tokens=default_max_tokens)
+        check_model_allowed(key, instead)
+        return call, self._worst_charge(call)
+
+    def _worst_charge(self, call: GenerationRequest) -> Decimal:
+        """Return the most that a request may cost; the usual output where it sets no limit."""
+        output = self._expected_output(call)
+        if call.max_output_tokens is not None:
+            output = call.max_output_tokens * call.choice_count * call.prompt_count
+        tokens = TokenCounts(call.input_tokens_estimate, 0, output)
+        now_unix_seconds = self._gateway.clock.unix_seconds()
+        return self._gateway.rates.charge(call.model, call.tier, tokens, now_unix_seconds).amount
+
+    def _new_ticket(self, call: GenerationRequest, priority: int) -> Ticket:
         settings, came_seconds = self._gateway.settings, self._request.received_seconds
         if call.tier is not ServiceTier.FLEX:
             deadline_seconds = came_seconds + settings.queue_timeout_seconds
-            return Ticket(call.tier, self._place_tokens, deadline_seconds)
+            return Ticket(call.tier, self._place_tokens, deadline_seconds, priority=priority)
         patience_seconds = settings.flex_queue_timeout_seconds
         return Ticket(
             call.tier,
             self._place_tokens,
             came_seconds + patience_seconds,
             came_seconds + (1.0 - FLEX_RELEASE_RATIO) * patience_seconds,
+            priority,
         )
 
     def _expected_output(self, call: GenerationRequest) -> int:
@@ -362,7 +407,7 @@ class Exchange:
         if error.code in {"queue_full", "queue_timeout"} and not self._account.attempts:
             outcome = Outcome.SHED
         if self._limits is None and self._account.key is not None:
-            self._limits = self._gateway.limiter.limits_of(self._account.key.key_id)
+            self._limits = self._gateway.limits_of(self._account.key)
         headers = self._answer_headers()
         self._account.end(outcome, error.status, code=error.code)
         if self._relay is None or not self._relay.has_started:
@@ -380,6 +425,12 @@ class Exchange:
         if self._upstream is not None:
             self._upstream.close()
             self._upstream = None
+
+    def _give_back(self) -> None:
+        if self._reserved is not None:
+            tenant, worst_usd = self._reserved
+            self._reserved = None
+            self._gateway.tenants.end(tenant, worst_usd)
 
     def _leave_place(self) -> None:
         if self._place is not None:

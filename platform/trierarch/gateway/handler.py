@@ -15,11 +15,12 @@ from trierarch.core.clock import Clock
 from trierarch.core.identifiers import ModelName, RequestId, TenantId
 from trierarch.core.objectives import LatencyPromise
 from trierarch.core.quantities import TokenCounts
-from trierarch.core.usage import ServiceTier
+from trierarch.core.usage import ServiceTier, UsageRecord
 from trierarch.gateway.access_log import AccessEntry
 from trierarch.gateway.admission.authenticate import find_key
 from trierarch.gateway.admission.dispatch import ModelDispatcher
-from trierarch.gateway.admission.limits import RateLimiter, limit_headers
+from trierarch.gateway.admission.limits import KeyLimits, RateLimiter, limit_headers
+from trierarch.gateway.admission.tenants import BudgetLeft, TenantDesk
 from trierarch.gateway.endpoints import load_endpoints
 from trierarch.gateway.endpoints.endpoint import (
     Endpoint,
@@ -43,7 +44,14 @@ from trierarch.gateway.wire.message import HttpRequest, HttpResponse
 from trierarch.gateway.wire.pool import UpstreamPool
 from trierarch.gateway.wire.server import ServerConnection
 from trierarch.observability.tracing import Tracer
-from trierarch.ports import ApiKey, KeySource, RateCardSource, TenantUsage, UsageSink
+from trierarch.ports import (
+    ApiKey,
+    KeySource,
+    RateCardSource,
+    TenantSource,
+    TenantUsage,
+    UsageSink,
+)
 from trierarch.settings.gateway import GatewaySettings
 
 MIN_RETRY_AFTER_SECONDS = 1.0
@@ -71,6 +79,7 @@ class GatewayParts:
         rates: Charges.
         usage: Takes usage records.
         tenant_usage: Answers ``/v1/usage``.
+        tenants: What tenants may do and spend.
         random_bytes: Source of ids.
         write_access: Takes access log lines; does not block.
     """
@@ -79,6 +88,7 @@ class GatewayParts:
     rates: RateCardSource
     usage: UsageSink
     tenant_usage: TenantUsageSource
+    tenants: TenantSource
     clock: Clock
     random_bytes: Callable[[int], bytes]
     write_access: Callable[[AccessEntry], None]
@@ -118,7 +128,7 @@ class GatewayHandler:
         self.tracer = tracer
         self.clock = parts.clock
         self.rates = parts.rates
-        self.usage = parts.usage
+        self.tenants = TenantDesk(parts.tenants, parts.clock)
         self._parts = parts
         self._routes = Routes(load_endpoints())
         self._signals: dict[ModelName, ModelSignals] = {}
@@ -183,7 +193,11 @@ class GatewayHandler:
         return headers if key is None else headers + self._limit_headers(key)
 
     def _limit_headers(self, key: ApiKey) -> bytes:
-        return limit_headers(self.limiter.limits_of(key.key_id))
+        return limit_headers(self.limits_of(key))
+
+    def limits_of(self, key: ApiKey) -> KeyLimits:
+        """Return the buckets that a key's requests are taken from."""
+        return self.limiter.limits_of(key.key_id, self.tenants.terms_of(key.tenant))
 
     def start(self, request: HttpRequest, connection: ServerConnection) -> Exchange | None:
         """Begin to answer a request whose headers were accepted."""
@@ -233,7 +247,16 @@ class GatewayHandler:
         """Return a tenant's totals."""
         return await self._parts.tenant_usage.usage_of(tenant)
 
+    def budgets_of(self, tenant: TenantId) -> Sequence[BudgetLeft]:
+        """Return a tenant's budgets."""
+        return self.tenants.budgets_of(tenant)
+
     # --- Books ------------------------------------------------------------------------
+
+    def record(self, usage: UsageRecord) -> None:
+        """Take the record of a finished request."""
+        self._parts.usage.record(usage)
+        self.tenants.note_record(usage.tenant, usage.charge.amount)
 
     def signals_of(self, model: ModelName) -> ModelSignals:
         """Return the signals of a model."""

@@ -96,6 +96,7 @@ async def _serve(
                 rates=books.rates,
                 usage=books.spool,
                 tenant_usage=books.tenant_usage,
+                tenants=books.tenants,
                 clock=clock,
                 random_bytes=os.urandom,
                 write_access=write_access,

@@ -23,7 +23,7 @@ from trierarch.gateway.signals import ModelSignals
 from trierarch.gateway.telemetry import GatewayMetrics
 from trierarch.gateway.wire.message import HttpRequest
 from trierarch.observability.tracing import RequestTrace, Tracer
-from trierarch.ports import ApiKey, RateCardSource, UsageSink
+from trierarch.ports import ApiKey, RateCardSource
 from trierarch.routing.ejection import FailureKind
 from trierarch.routing.replica_selection import ReplicaLoad
 
@@ -48,9 +48,8 @@ class Books(Protocol):
         """What a request is charged."""
         ...
 
-    @property
-    def usage(self) -> UsageSink:
-        """Where usage records go."""
+    def record(self, usage: UsageRecord) -> None:
+        """Take the record of a finished request."""
         ...
 
     @property
@@ -261,7 +260,7 @@ class Account:
         unix_seconds: float,
     ) -> None:
         replica = self._replica if self._attempts else None
-        self._books.usage.record(
+        self._books.record(
             UsageRecord(
                 request_id=self.request_id,
                 tenant=self.key.tenant,

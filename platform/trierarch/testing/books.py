@@ -10,7 +10,7 @@ from decimal import Decimal
 from trierarch.core.identifiers import KeyId, ModelName, TenantId
 from trierarch.core.quantities import TOKENS_PER_MILLION, ZERO_USD, Money, TokenCounts
 from trierarch.core.usage import ServiceTier, UsageRecord
-from trierarch.ports import ApiKey, TenantUsage
+from trierarch.ports import ApiKey, TenantBook, TenantUsage
 
 
 class InMemoryKeySource:
@@ -36,6 +36,21 @@ class InMemoryKeySource:
     def find(self, key_sha256: bytes) -> ApiKey | None:
         """Return the live key with this hash, or None."""
         return self._by_hash.get(key_sha256)
+
+
+class InMemoryTenants:
+    """A ``TenantSource`` that a test sets.
+
+    Attributes:
+        read: What the ledger would have told last.
+    """
+
+    def __init__(self) -> None:
+        self.read = TenantBook()
+
+    def book(self) -> TenantBook:
+        """Return it."""
+        return self.read
 
 
 TEST_RATES = {

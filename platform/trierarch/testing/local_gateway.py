@@ -23,7 +23,12 @@ from trierarch.gateway.server import GatewayServer, bind
 from trierarch.gateway.telemetry import GatewayMetrics
 from trierarch.observability.tracing import Tracer, start_otlp_writer
 from trierarch.settings.gateway import GatewaySettings
-from trierarch.testing.books import FixedRateCard, InMemoryKeySource, InMemoryUsageSink
+from trierarch.testing.books import (
+    FixedRateCard,
+    InMemoryKeySource,
+    InMemoryTenants,
+    InMemoryUsageSink,
+)
 from trierarch.testing.replica_source import StaticReplicaSource
 
 TEST_KEY = "test-key"
@@ -42,6 +47,7 @@ class LocalGateway:
     Attributes:
         keys: Add and revoke keys here.
         usage: What was recorded.
+        tenants: Tenants' terms; set ``tenants.read`` to others.
         access: Access log entries.
         replica_source: The replica list.
         server: The gateway; touch it only from its own loop.
@@ -58,6 +64,7 @@ class LocalGateway:
         self.keys = InMemoryKeySource()
         self.keys.add(TEST_KEY)
         self.usage = InMemoryUsageSink()
+        self.tenants = InMemoryTenants()
         self.access: list[AccessEntry] = []
         self.replica_source = StaticReplicaSource(replicas, models)
         self.metrics = GatewayMetrics()
@@ -107,6 +114,7 @@ class LocalGateway:
                 rates=FixedRateCard(),
                 usage=self.usage,
                 tenant_usage=self.usage,
+                tenants=self.tenants,
                 clock=clock,
                 random_bytes=os.urandom,
                 write_access=self.access.append,

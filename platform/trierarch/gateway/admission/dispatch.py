@@ -33,12 +33,14 @@ class Ticket:
         excluded: Replicas it has failed on.
         deadline_seconds: Monotonic time until which it may wait, over all its attempts.
         release_seconds: Monotonic time from which a closed lane holds it no longer.
+        priority: Of its tenant; higher goes first inside its tier.
     """
 
     __slots__ = (
         "deadline_seconds",
         "excluded",
         "future",
+        "priority",
         "release_seconds",
         "tier",
         "timer",
@@ -51,12 +53,14 @@ class Ticket:
         tokens: int,
         deadline_seconds: float,
         release_seconds: float = -math.inf,
+        priority: int = 0,
     ) -> None:
         self.tier = tier
         self.tokens = tokens
         self.excluded: set[ReplicaId] = set()
         self.deadline_seconds = deadline_seconds
         self.release_seconds = release_seconds
+        self.priority = priority
         self.future: asyncio.Future[ReplicaLoad] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -156,9 +160,9 @@ class ModelDispatcher:
         ticket.future = future
         if came_before:
             ticket.release_seconds = -math.inf
-            self.queue.put_back(ticket, ticket.tier, ticket.tokens)
+            self.queue.put_back(ticket, ticket.tier, ticket.tokens, ticket.priority)
         else:
-            self.queue.append(ticket, ticket.tier, ticket.tokens)
+            self.queue.append(ticket, ticket.tier, ticket.tokens, ticket.priority)
 
         def give_up() -> None:
             if not future.done():
@@ -178,7 +182,7 @@ class ModelDispatcher:
         finally:
             timer.cancel()
             ticket.future = None
-            self.queue.remove(ticket, ticket.tier)
+            self.queue.remove(ticket, ticket.tier, ticket.priority)
 
     def release(self, load: ReplicaLoad, tier: ServiceTier, tokens: int) -> None:
         """Give a place back, with what is left of its tokens, and let the next one have it."""
@@ -212,7 +216,7 @@ class ModelDispatcher:
                     break
             if placed is None or chosen is None or chosen.future is None:
                 break
-            self.queue.remove(chosen, chosen.tier)
+            self.queue.remove(chosen, chosen.tier, chosen.priority)
             chosen.future.set_result(placed)
         self._schedule_wake()
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from trierarch.core.identifiers import ModelName, TenantId
 from trierarch.core.usage import ServiceTier
+from trierarch.gateway.admission.tenants import BudgetLeft
 from trierarch.gateway.errors import GatewayError, method_not_allowed, unknown_path
 from trierarch.ports import ApiKey, TenantUsage
 
@@ -103,6 +104,10 @@ class LocalContext(Protocol):
         Raises:
             Unavailable: If the ledger does not answer.
         """
+        ...
+
+    def budgets_of(self, tenant: TenantId) -> Sequence[BudgetLeft]:
+        """Return a tenant's budgets as they are now."""
         ...
 
 
