@@ -44,7 +44,14 @@ from trierarch_operators.model_deployment.reconcile import Reconciler
 from trierarch_operators.model_deployment.reporting import StatusReporter
 from trierarch_operators.model_deployment.scaling import ClusterScaler
 from trierarch_operators.object_cache import Key, Object, ObjectCache, key_of
-from trierarch_operators.resources import ACCELERATOR_CLASSES, LABELLED, MODEL_DEPLOYMENTS, PODS
+from trierarch_operators.resources import (
+    ACCELERATOR_CLASSES,
+    LABELLED,
+    MODEL_DEPLOYMENTS,
+    PODS,
+    TENANTS,
+)
+from trierarch_operators.tenants.reconcile import TenantReconciler
 from trierarch_operators.token_reviews import TokenReviewer
 from trierarch_operators.watching import (
     Resync,
@@ -142,7 +149,8 @@ class Operator:
         )
         events = EventRecorder(api, "trierarch.dev/model-deployment", identity, clock)
         decision_events = EventRecorder(api, "trierarch.dev/autoscaler", identity, clock)
-        self._recorders = (events, decision_events)
+        tenant_events = EventRecorder(api, "trierarch.dev/tenants", identity, clock)
+        self._recorders = (events, decision_events, tenant_events)
         self._reporter = StatusReporter(api, self.cache, events, clock)
         self._scaler = ClusterScaler(
             api,
@@ -181,6 +189,17 @@ class Operator:
             self.accountant = Accountant(
                 ledger, self.costs.priced, self.metrics, settings.cost_window_seconds
             )
+        self.tenants = TenantReconciler(
+            api,
+            self.cache,
+            self.fleet,
+            ledger,
+            self.metrics,
+            tenant_events,
+            self.costs.prices,
+            clock,
+            self.may_act,
+        )
         self.autoscaler = AutoscalerReconciler(
             api,
             self.cache,
@@ -199,6 +218,7 @@ class Operator:
             ),
             decision_events,
             self.costs.prices,
+            self.tenants.budgets_of,
             clock,
             self.may_act,
         )
@@ -256,6 +276,11 @@ class Operator:
                 self._decided[key] = asked
                 # The RayService comes first: that is what people wait for.
                 self.decisions.add(key, _DECIDE_AFTER_SECONDS)
+                if "tenant" in found["spec"]:
+                    self.tenants.note_change()
+            return
+        if resource == TENANTS:
+            self.tenants.note_change()
             return
         if resource == ACCELERATOR_CLASSES:
             self._look_at_all()
@@ -279,6 +304,7 @@ class Operator:
 
     def _on_lead(self) -> None:
         self._scaler.begin()
+        self.tenants.note_change()
         self._look_at_all()
 
     def _look_at_all(self) -> None:
@@ -294,6 +320,7 @@ class Operator:
             self.resync.run(settings.resync_seconds),
             self.forget(),
             self.costs.run(settings.cost_interval_seconds),
+            self.tenants.run(settings.cost_interval_seconds),
             self._reporter.work(),
             *(recorder.run() for recorder in self._recorders),
             *(self.queue.work() for _ in range(settings.workers)),

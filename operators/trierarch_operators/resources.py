@@ -8,6 +8,7 @@ from trierarch.api.v1alpha1 import GROUP, VERSION
 MODEL_DEPLOYMENTS = Resource(GROUP, VERSION, "modeldeployments")
 ACCELERATOR_CLASSES = Resource(GROUP, VERSION, "acceleratorclasses", is_namespaced=False)
 PRICE_BOOKS = Resource(GROUP, VERSION, "pricebooks", is_namespaced=False)
+TENANTS = Resource(GROUP, VERSION, "tenants")
 RAY_SERVICES = Resource("ray.io", "v1", "rayservices")
 RAY_CLUSTERS = Resource("ray.io", "v1", "rayclusters")
 PODS = Resource("", "v1", "pods")
@@ -16,6 +17,7 @@ WATCHED = (
     MODEL_DEPLOYMENTS,
     ACCELERATOR_CLASSES,
     PRICE_BOOKS,
+    TENANTS,
     RAY_SERVICES,
     RAY_CLUSTERS,
     PODS,

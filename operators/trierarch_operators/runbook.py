@@ -287,6 +287,52 @@ PAGES: dict[str, Page] = {
         _EXPLAIN,
         "Raise maxReplicas of the cheaper variant, or add one.",
     ),
+    "TenantMissing": Page(
+        ("Event of a ModelDeployment",),
+        "`spec.tenant` names a Tenant that its namespace does not have, so no tenant's budget"
+        " limits the capacity.",
+        "`kubectl get tenants`",
+        "Create the Tenant, or correct `spec.tenant`.",
+    ),
+    "InForce": Page(
+        ("Ready of a Tenant",),
+        "Gateways enforce the tenant's models, limits and budgets.",
+        "`kubectl describe tenant NAME`",
+        _NOTHING,
+    ),
+    "LedgerMissing": Page(
+        ("Ready of a Tenant",),
+        "The operator has no ledger. Terms reach gateways through it, so nothing is enforced.",
+        "`TRIERARCH_OPERATOR_LEDGER_URL` of the operator.",
+        "Configure a ledger, the same for operator and gateways.",
+    ),
+    "TenantNameTaken": Page(
+        ("Ready of a Tenant",),
+        "Another namespace has an older Tenant of this name. API keys know a tenant by its name"
+        " alone, so only the older one counts.",
+        "`kubectl get tenants --all-namespaces`",
+        "Delete one of the two, or rename it and make keys for the new name.",
+    ),
+    "NoBudget": Page(
+        ("WithinBudget of a Tenant",),
+        "No budget limits what the tenant spends.",
+        "`trierarch report --by tenant`",
+        _NOTHING,
+    ),
+    "BudgetLeft": Page(
+        ("WithinBudget of a Tenant",),
+        "Every budget has something left. From four fifths on, Throttle spreads the rest over the"
+        " period.",
+        "`kubectl describe tenant NAME`, `status.budgets`.",
+        _NOTHING,
+    ),
+    "BudgetUsedUp": Page(
+        ("WithinBudget of a Tenant",),
+        "A budget is used up: with Block and Throttle requests are refused with"
+        " insufficient_quota, with Downgrade a cheaper model answers.",
+        "`kubectl describe tenant NAME`, `status.budgets`; `trierarch report --by tenant`.",
+        "Raise the amount, or wait for the next period.",
+    ),
 }
 """By reason."""
 
@@ -297,8 +343,8 @@ def build_pages() -> dict[str, str]:
     lines = [
         "# Runbook",
         "",
-        "One page for each reason that a condition of a ModelDeployment may give. Made by"
-        " `make generate`",
+        "One page for each reason that a condition of a ModelDeployment or a Tenant may give."
+        " Made by `make generate`",
         "from `trierarch_operators/runbook.py`.",
         "",
         "| reason | condition | meaning |",

@@ -180,6 +180,7 @@ _KINDS = {
     "modeldeployments": "ModelDeployment",
     "acceleratorclasses": "AcceleratorClass",
     "pricebooks": "PriceBook",
+    "tenants": "Tenant",
     "rayservices": "RayService",
     "rayclusters": "RayCluster",
     "pods": "Pod",

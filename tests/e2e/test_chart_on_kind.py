@@ -28,8 +28,8 @@ WAIT = ("--wait", "--timeout", "8m")
 SHARED = ("--take-ownership", "--force-conflicts")
 """The definitions may be there from another release."""
 
-MODEL = "pocket"
-"""Of the examples: the ModelDeployment and what it serves."""
+MODEL, TENANT = "pocket", "default"
+"""Of the examples: the ModelDeployment and what it serves, and who asks it."""
 
 START_SECONDS = 600.0
 """KubeRay's own waits, Ray, and the imports of both ranks, on two busy cores."""
@@ -83,7 +83,7 @@ class Release:
 
     def make_key(self) -> str:
         """Return a new API key, made as the chart's notes say."""
-        command = ("python", "-m", "trierarch.cli.main", "keys", "create", "--tenant", "default")
+        command = ("python", "-m", "trierarch.cli.main", "keys", "create", "--tenant", TENANT)
         gateway = f"deployment/{RELEASE}-gateway"
         return self.kubectl("exec", gateway, "-c", "gateway", "--", *command).strip()
 
@@ -189,6 +189,8 @@ def expect_a_story(release: Release) -> None:
     events = release.kubectl("describe", "md", MODEL).partition("Events:")[2]
     assert "RayServiceCreated" in events
     assert "Serving" in events
+    wait_for(lambda: "remaining" in release.get("tenant", TENANT).get("status", {}), 60)
+    assert Decimal(release.get("tenant", TENANT)["status"]["spent"]) >= 0
 
 
 def expect_nothing_of_the_model(release: Release) -> None:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from trierarch.adapters.kubernetes import KubernetesApi
 from trierarch.api.v1alpha1.model_deployment import ModelDeployment
 from trierarch.autoscaling.decision import ScalingDecision
+from trierarch.autoscaling.signals import HourlyBudget
 from trierarch.controller.deciding import Decider
 from trierarch.core.clock import Clock
 from trierarch.core.errors import InvalidInput, TrierarchError
@@ -51,6 +52,7 @@ class AutoscalerReconciler:
         decider: Makes decisions.
         events: Tells people.
         prices: Returns the book of now.
+        budgets: Returns what its tenant's budgets leave for a deployment.
         clock: Time.
         leads: Whether this process may act.
     """
@@ -63,6 +65,7 @@ class AutoscalerReconciler:
         decider: Decider,
         events: EventRecorder,
         prices: Callable[[], PriceBook],
+        budgets: Callable[[Key, str | None], tuple[HourlyBudget, ...]],
         clock: Clock,
         leads: Callable[[], bool],
     ) -> None:
@@ -72,6 +75,7 @@ class AutoscalerReconciler:
         self._decider = decider
         self._events = events
         self._prices = prices
+        self._budgets = budgets
         self._clock = clock
         self._leads = leads
         self._asked_seconds = float("-inf")
@@ -134,6 +138,7 @@ class AutoscalerReconciler:
             {name: self._fleet.replicas(key, model, name) for name in names},
             {one.variant.name: price_of(book, one, now_unix_seconds) for one in planned},
             now_unix_seconds,
+            self._budgets(key, deployment.spec.tenant),
         )
 
         async def act(decision: ScalingDecision) -> None:

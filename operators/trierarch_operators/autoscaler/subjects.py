@@ -7,7 +7,7 @@ from decimal import Decimal, InvalidOperation
 
 from trierarch.api.v1alpha1.model_deployment import ModelDeployment
 from trierarch.autoscaling.placement import place
-from trierarch.autoscaling.signals import Observation, VariantObservation, measure
+from trierarch.autoscaling.signals import HourlyBudget, Observation, VariantObservation, measure
 from trierarch.autoscaling.specification import ScalingSpec
 from trierarch.controller.deciding import Subject, VariantSubject
 from trierarch.core.identifiers import ModelName, VariantName
@@ -30,6 +30,7 @@ def build_subject(
     replicas: Mapping[str, Sequence[ReplicaEndpoint]],
     prices: Mapping[str, Decimal | None],
     now_unix_seconds: float,
+    budgets: tuple[HourlyBudget, ...] = (),
 ) -> Subject:
     """Return what a decision is made for.
 
@@ -41,6 +42,7 @@ def build_subject(
         replicas: By variant.
         prices: Hourly price of one whole group by variant, where one holds.
         now_unix_seconds: Of the decision.
+        budgets: What its tenant's budgets leave for it.
 
     Raises:
         ValueError: If the deployment holds what its definition's rules refuse.
@@ -72,6 +74,7 @@ def build_subject(
         spec=spec,
         variants=subjects,
         approved_usd_per_hour=read_approval(annotations),
+        budgets=budgets,
     )
 
 

@@ -23,6 +23,7 @@ from trierarch.autoscaling.signals import (
     CostSignals,
     EngineSignals,
     GatewaySignals,
+    HourlyBudget,
     Observation,
     StartingReplica,
     VariantObservation,
@@ -86,6 +87,7 @@ class Subject:
         spec: What was asked for.
         variants: In the order of the spec.
         approved_usd_per_hour: Hourly cost that a person has approved; None if nobody has.
+        budgets: What budgets beside its own leave for it.
     """
 
     deployment: str
@@ -93,6 +95,7 @@ class Subject:
     spec: ScalingSpec
     variants: tuple[VariantSubject, ...]
     approved_usd_per_hour: float | None = None
+    budgets: tuple[HourlyBudget, ...] = ()
 
 
 @dataclasses.dataclass(slots=True)
@@ -224,6 +227,7 @@ class Decider:
             gateway=gateway,
             cost=cost,
             approved_usd_per_hour=subject.approved_usd_per_hour,
+            budgets=subject.budgets,
         )
 
     async def _observe_variant(

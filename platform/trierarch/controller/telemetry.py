@@ -15,9 +15,11 @@ from trierarch import __version__
 from trierarch.adapters.ledger.reports import CurrentSpend
 from trierarch.autoscaling.decision import ScalingDecision, Stage
 from trierarch.core.quantities import Money
+from trierarch.cost.budgets import SECONDS_PER_DAY, day_of, end_of, first_day, spent_in
 from trierarch.cost.unit_cost import UnitCost, UnitCostMissing
 from trierarch.observability import names
 from trierarch.observability.tracing import SpanNote, Tracer, start_otlp_writer
+from trierarch.ports import TenantBook
 
 _logger = logging.getLogger(__name__)
 
@@ -44,6 +46,8 @@ class ControllerMetrics:
         self._unit_cost = self._gauge(names.COST_PER_MILLION_TOKENS)
         self._hourly_spend = self._gauge(names.COST_HOURLY_SPEND)
         self._drift = self._gauge(names.COST_LEDGER_DRIFT)
+        self._budget_remaining = self._gauge(names.COST_BUDGET_REMAINING)
+        self._budget_burn_rate = self._gauge(names.COST_BUDGET_BURN_RATE)
         decisions, duration = names.AUTOSCALER_DECISIONS, names.AUTOSCALER_DECISION_DURATION
         self._decisions = Counter(
             decisions.name.removesuffix("_total"),
@@ -91,6 +95,25 @@ class ControllerMetrics:
     def set_drift(self, drift: Money) -> None:
         """Set what capacity cost less what was allocated."""
         self._drift.set(float(drift.amount))
+
+    def set_budgets(self, book: TenantBook, now_unix_seconds: float) -> None:
+        """Set what tenants have left, and how fast they spend it; of the tightest budget."""
+        self._budget_remaining.clear()
+        self._budget_burn_rate.clear()
+        day = day_of(now_unix_seconds)
+        for tenant, terms in book.terms.items():
+            found = []
+            for budget in terms.budgets:
+                spent = spent_in(budget.period, book.spent_by_day.get(tenant, {}), day)
+                begun = first_day(budget.period, day) * SECONDS_PER_DAY
+                elapsed = max(1.0, now_unix_seconds - begun)
+                share = elapsed / (end_of(budget.period, day) - begun)
+                burn_rate = float(spent / budget.amount_usd) / share
+                found.append((float(budget.amount_usd - spent), burn_rate))
+            if found:
+                remaining, burn_rate = min(found)
+                self._budget_remaining.labels(tenant).set(remaining)
+                self._budget_burn_rate.labels(tenant).set(burn_rate)
 
 
 def build_tracer(otlp_endpoint: str, stack: contextlib.AsyncExitStack) -> Tracer:

@@ -135,7 +135,7 @@ def test_no_right_is_missing_and_none_is_unused(
 
 
 def live_a_life(cluster: Cluster, namespace: str, accelerator: str, url: str) -> None:
-    """Create, scale, hear of and delete one deployment."""
+    """Create, scale, hear of and delete one deployment, and a tenant."""
     cluster.apply(
         {
             "apiVersion": "trierarch.dev/v1alpha1",
@@ -178,6 +178,11 @@ def live_a_life(cluster: Cluster, namespace: str, accelerator: str, url: str) ->
     headers = {"authorization": f"Bearer {token}"}
     answer = httpx.post(f"{url}/announcements", json={}, headers=headers, timeout=30)
     assert answer.status_code == 400  # the token is believed, the empty announcement is not
+    tenant = {"apiVersion": "trierarch.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": "x"}}
+    cluster.apply({**tenant, "spec": {}}, namespace)
+    wait_for(
+        lambda: (cluster.get("Tenant", namespace, "x") or {}).get("status"), "the tenant's status"
+    )
     path = f"/apis/trierarch.dev/v1alpha1/namespaces/{namespace}/modeldeployments/chat"
     cluster.ask("DELETE", path)
     wait_for(lambda: cluster.get("ModelDeployment", namespace, "chat") is None, "the end")

@@ -118,8 +118,12 @@ KINDS = (
         (
             Column("Priority", ".spec.priority", "Higher goes first.", "integer"),
             Column("Tokens/min", ".spec.limits.tokensPerMinute", "Input plus output.", "integer"),
+            Column("Spent", ".status.spent", "Dollars of the budget with the least left."),
+            Column("Remaining", ".status.remaining", "Dollars left of that budget."),
+            Column("Ready", _status_of("Ready"), "Whether gateways enforce it."),
             _AGE,
         ),
+        has_status=True,
     ),
 )
 """Every kind, in the order of the reference page."""

@@ -175,6 +175,9 @@ class ModelDeploymentSpec(ApiModel):
     """A fixed number of whole groups over all variants, as "kubectl scale" sets it: the
     autoscaler then only chooses the cheapest variants for that number. Left out, the
     autoscaler chooses the number."""
+    tenant: Name | None = Field(default=None, max_length=63)
+    """The Tenant of this namespace that pays for the capacity: its budgets limit how many
+    groups run. Left out, no tenant's budget does."""
     paused: bool = False
     """Change nothing in the cluster; keep observing and reporting."""
     suspend: bool = False

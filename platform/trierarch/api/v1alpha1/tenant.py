@@ -9,12 +9,14 @@ from pydantic import ConfigDict, Field
 from trierarch.api.v1alpha1.fields import (
     SET_LIST,
     ApiModel,
+    Decimal,
     PositiveDecimal,
     ServedName,
     map_list,
     rule,
     rules,
 )
+from trierarch.api.v1alpha1.model_deployment import Condition
 
 
 class BudgetPeriod(StrEnum):
@@ -50,8 +52,9 @@ class TenantBudget(ApiModel):
     amount: PositiveDecimal
     """Dollars per period ("100.00")."""
     action: BudgetAction = BudgetAction.BLOCK
-    """What happens when it is used up: Block refuses requests, Throttle lets through what
-    the rest of the period pays for, Downgrade answers with a cheaper model."""
+    """What happens when it is used up: Block refuses requests; Throttle spreads the last
+    fifth of the amount over the rest of the period, so that it is never quite used up;
+    Downgrade answers with a cheaper model."""
     downgrade_to: ServedName | None = None
     """The cheaper model, for Downgrade."""
 
@@ -84,8 +87,47 @@ class TenantSpec(ApiModel):
     """Spending limits; all of them hold."""
 
 
+class BudgetStatus(ApiModel):
+    """One budget in its present period."""
+
+    period: BudgetPeriod
+    """Day or Month, in UTC."""
+    action: BudgetAction
+    """What happens when it is used up."""
+    spent: Decimal
+    """Dollars charged to the tenant's keys in the period, to a hundredth of a cent."""
+    remaining: Decimal
+    """Dollars that are left."""
+    ends_at: str = Field(json_schema_extra={"format": "date-time"})
+    """When spending starts from zero again."""
+
+
+class TenantStatus(ApiModel):
+    """What has become of it."""
+
+    observed_generation: int | None = Field(default=None, ge=0)
+    """Of the spec that is in force."""
+    spent: Decimal | None = None
+    """Dollars of the budget that has the least left."""
+    remaining: Decimal | None = None
+    """Dollars that are left of that budget."""
+    budgets: list[BudgetStatus] | None = Field(
+        default=None, max_length=8, json_schema_extra=map_list("period", "action")
+    )
+    """Each budget."""
+    conditions: list[Condition] | None = Field(
+        default=None, max_length=8, json_schema_extra=map_list("type")
+    )
+    """Ready, WithinBudget."""
+
+
 class Tenant(ApiModel):
-    """Who pays: allowed models, priority, limits and budgets of one group of API keys."""
+    """Who pays: allowed models, priority, limits and budgets of one group of API keys.
+
+    The keys are those that are made with "trierarch keys create --tenant NAME".
+    """
 
     spec: TenantSpec
     """What the tenant may do."""
+    status: TenantStatus = TenantStatus()
+    """What has become of it; written by the operator."""

@@ -1,0 +1,1 @@
+"""Brings Tenants to where their limits and budgets hold, and tells what they have spent."""
