@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from trierarch.autoscaling.decision import Alternative, ScalingDecision
 from trierarch.autoscaling.outlook import unit_cost
-from trierarch.autoscaling.signals import Measured, Missing, Signal, Stale, TierSignals
+from trierarch.autoscaling.signals import Measured, Missing, Signal, Stale, TierSignals, known
+from trierarch.core.admission import Admission
 from trierarch.core.clock import utc_datetime
 
 
@@ -22,6 +23,7 @@ def explain(decision: ScalingDecision) -> str:
     for step in decision.steps:
         change = f"{step.before}" if step.before == step.after else f"{step.before} -> {step.after}"
         lines.append(f"    {step.stage.value:<10} {change:<8} {step.reason.value}: {step.message}")
+    lines += [f"  lanes: {_lanes(decision.admission)}"]
     lines += ["  choices", *(f"    {line}" for line in _choices(decision))]
     lines.append("  conditions")
     for condition in decision.conditions:
@@ -51,6 +53,15 @@ def _inputs(decision: ScalingDecision) -> list[str]:
         f" {_tiers(gateway.waiting_requests, now)} wait,"
         f" {_value(gateway.in_flight_requests, now)} in flight",
     ]
+    if known(gateway.waiting_requests.flex) or known(gateway.flex_in_flight_requests):
+        lines.append(
+            f"flex: {_value(gateway.waiting_requests.flex, now)} wait,"
+            f" {_value(gateway.flex_in_flight_requests, now)} in flight{_deadline(decision)}"
+        )
+    lines += [
+        f"budget {budget.name}: {budget.usd_per_hour:.4f} USD/h left"
+        for budget in observation.budgets
+    ]
     lines += [
         f"{service.variant} speed: learned from {service.model.samples} measurements,"
         f" the last predicted to {service.model.residual_ratio:.0%}"
@@ -62,6 +73,20 @@ def _inputs(decision: ScalingDecision) -> list[str]:
         "unit cost: " + ("unknown" if cost is None else f"{cost:.4f} USD per million tokens")
     )
     return lines
+
+
+def _deadline(decision: ScalingDecision) -> str:
+    at = known(decision.inputs.observation.gateway.flex_deadline_unix_seconds)
+    if at is None:
+        return ""
+    return f", the first has {max(0.0, at - decision.at_unix_seconds):.0f} s left"
+
+
+def _lanes(admission: Admission) -> str:
+    flex = "flex may start" if admission.flex_open else "flex waits for idle capacity"
+    if not admission.shed_tiers:
+        return flex
+    return f"{flex}; refused: {', '.join(tier.value for tier in admission.shed_tiers)}"
 
 
 def _tiers(tiers: TierSignals, now: float) -> str:

@@ -119,6 +119,11 @@ def decided(cluster: Cluster, namespace: str) -> str:
     return str(status_of(cluster, namespace).get("lastDecision", {}).get("reason", ""))
 
 
+def replica_list(url: str) -> dict[str, Any]:
+    answer = httpx.get(f"{url}/replicas").raise_for_status()
+    return dict(answer.json())
+
+
 def test_waiting_requests_bring_a_group_and_the_reason_is_everywhere(
     cluster: Cluster,
     namespace: str,
@@ -147,6 +152,10 @@ def test_waiting_requests_bring_a_group_and_the_reason_is_everywhere(
         lambda: "Activation" in {e["reason"] for e in cluster.list("Event", namespace)},
         "the Event",
     )
+    # Forty requests wait, so flex is told to wait, in the list that gateways read.
+    said = wait_for(lambda: replica_list(operator.url)["admissions"].get("m"), "a word on lanes")
+    assert (said["flex_open"], said["shed_tiers"]) == (False, [])
+    assert 0 < said["valid_seconds"] <= 45
     metrics = httpx.get(f"{operator.url}/metrics").text
     assert 'trierarch_autoscaler_decisions_total{model="m",reason="Activation"}' in metrics
     with contextlib.closing(Ledger.open(url, SystemClock())) as ledger:

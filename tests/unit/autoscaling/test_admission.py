@@ -12,6 +12,7 @@ from trierarch.autoscaling.admission import (
     build_admission,
 )
 from trierarch.autoscaling.decision import Reason
+from trierarch.autoscaling.explanation import explain
 from trierarch.autoscaling.load import read_load
 from trierarch.autoscaling.pipeline import decide
 from trierarch.autoscaling.replay import replay
@@ -139,6 +140,16 @@ def test_a_decision_under_prefer_cost_sheds_what_it_does_not_buy_capacity_for() 
     assert decision.desired_replicas == 2
     assert decision.admission == Admission(flex_open=False, shed_tiers=(ServiceTier.FLEX,))
     assert replay(decision.as_record()) == decision
+
+
+def test_people_are_told_of_lanes_and_of_flex_requests() -> None:
+    observation = observe(default=30.0, tokens_per_hour=4.1e6, deadline=400.0, patience=600.0)
+    decision, _ = decide(observation, SPEC, PipelineState(), DecisionId("d"))
+    told = explain(decision)
+    assert "lanes: flex waits for idle capacity; refused: flex" in told
+    assert "flex: 3 wait, unknown (NotReported) in flight, the first has 400 s left" in told
+    calm, _ = decide(observe(), SPEC, PipelineState(), DecisionId("d"))
+    assert "lanes: flex may start\n" in explain(calm)
 
 
 def test_prefer_latency_sheds_nobody() -> None:
