@@ -7,7 +7,10 @@ owned by the replica's process; Ray ends them when it ends.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import logging
+import random
 import socket
 import subprocess
 import sys
@@ -16,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util import get_current_placement_group, get_node_ip_address
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -30,6 +33,15 @@ from trierarch.serving.specification import EngineSpec
 from trierarch.settings.engine import inherited_environment
 
 _logger = logging.getLogger(__name__)
+
+_QUIET_PORTS = range(20000, 30000)
+"""Above those of Ray and its workers (up to 19999), below those that the kernel gives to outgoing
+connections (from 32768 on Linux)."""
+
+_GROUP_PORTS = 5
+"""What vLLM sets aside for the process groups of one configuration."""
+
+_PORT_TRIES = 100
 
 _LOOK_INTERVAL_SECONDS = 1.0
 _LOOK_TIMEOUT_SECONDS = 30.0
@@ -55,11 +67,31 @@ class RankProcess:
 
 
 def choose_rendezvous() -> Rendezvous:
-    """Return this node's address and a port that is free now."""
+    """Return this node's address and ports that are free now and still will be in a minute.
+
+    Ranks open them only when they have read their configuration. A port that the kernel gives to
+    outgoing connections may be taken by then, and the ranks would wait for each other for half an
+    hour. So they come from below those.
+    """
     address = str(get_node_ip_address())
+    for _ in range(_PORT_TRIES):
+        # Chosen at random, so that two groups that start on one node do not meet.
+        first = random.SystemRandom().choice(_QUIET_PORTS[:-_GROUP_PORTS])
+        if all(_is_free(address, port) for port in range(first, first + 1 + _GROUP_PORTS)):
+            return Rendezvous(address, first, first + 1)
+    raise RuntimeError(
+        f"no {1 + _GROUP_PORTS} free ports in a row between {_QUIET_PORTS[0]} and "
+        f"{_QUIET_PORTS[-1]} on {address}"
+    )
+
+
+def _is_free(address: str, port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind((address, 0))
-        return Rendezvous(address, int(probe.getsockname()[1]))
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+    return True
 
 
 class ExpertGroup:
@@ -101,16 +133,48 @@ class ExpertGroup:
             actor.stop.remote()
 
     def _watch(self) -> None:
+        watched = {
+            rank: RankWatch(functools.partial(_ask, actor)) for rank, actor in self._ranks.items()
+        }
         while not self._stop.wait(_LOOK_INTERVAL_SECONDS):
-            for rank, actor in self._ranks.items():
-                problem = self._look(actor)
+            for rank, watch in watched.items():
+                problem = watch.look()
                 if problem and not self._stop.is_set():
                     self._on_failure(f"rank {rank} of the expert-parallel group {problem}")
                     return
+                if not watch.has_answered:
+                    _logger.info("rank %d of the expert-parallel group has not started yet", rank)
 
-    def _look(self, actor: Any) -> str:
+
+@dataclasses.dataclass
+class RankWatch:
+    """Tells a rank that is lost from one that only takes long to start.
+
+    Attributes:
+        ask: Returns the rank's exit code, None while it runs; raises ``RayError``.
+        has_answered: Whether it ever did.
+    """
+
+    ask: Callable[[], int | None]
+    has_answered: bool = False
+
+    def look(self) -> str:
+        """Return what is wrong with the rank; empty for nothing."""
         try:
-            code = ray.get(actor.exit_code.remote(), timeout=_LOOK_TIMEOUT_SECONDS)
+            code = self.ask()
+        except GetTimeoutError as error:
+            # Until the first answer its actor waits for a place, or its process for a core.
+            return _describe(error) if self.has_answered else ""
         except RayError as error:
-            return f"cannot be asked: {str(error).splitlines()[0]}"
+            return _describe(error)
+        self.has_answered = True
         return "" if code is None else f"ended with exit code {code}"
+
+
+def _ask(actor: Any) -> int | None:
+    code: int | None = ray.get(actor.exit_code.remote(), timeout=_LOOK_TIMEOUT_SECONDS)
+    return code
+
+
+def _describe(error: RayError) -> str:
+    return f"cannot be asked: {str(error).splitlines()[0]}"

@@ -65,10 +65,13 @@ class Rendezvous:
     Attributes:
         address: Of rank 0's node.
         port: TCP port of vLLM's data-parallel handshake.
+        first_group_port: Where rank 0 looks upwards for the ports of the ranks' process groups;
+            0 leaves them to the kernel.
     """
 
     address: str
     port: int
+    first_group_port: int = 0
 
 
 def plan_group(spec: EngineSpec) -> GroupLayout:

@@ -155,11 +155,12 @@ class Replica:
             simulated = SimulatedReplicaEngine(spec)
             await simulated.start()
             return simulated
-        rendezvous = None
-        if spec.parallelism.data > 1:
-            rendezvous = choose_rendezvous()
-            self._group = ExpertGroup(spec, rendezvous, self._end_with_group)
-        return await VllmEngine.start(build_vllm_arguments(spec, rendezvous))
+        if spec.parallelism.data == 1:
+            return await VllmEngine.start(build_vllm_arguments(spec))
+        rendezvous = choose_rendezvous()
+        self._group = ExpertGroup(spec, rendezvous, self._end_with_group)
+        arguments = build_vllm_arguments(spec, rendezvous)
+        return await VllmEngine.start(arguments, rendezvous.first_group_port)
 
     def _end_with_group(self, problem: str) -> None:
         """End this process at once: Ray Serve makes a whole new group."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from starlette.types import ASGIApp
 
 from trierarch.core.errors import InvalidInput
+from trierarch.settings.engine import first_port
 
 
 class Engine(Protocol):
@@ -60,13 +61,14 @@ class VllmEngine:
         self.max_model_tokens = max_model_tokens
 
     @classmethod
-    async def start(cls, arguments: Sequence[str]) -> VllmEngine:
+    async def start(cls, arguments: Sequence[str], first_group_port: int = 0) -> VllmEngine:
         """Load the model and return when the engine can serve.
 
         Blocks the running loop while weights are loaded, as vLLM's own server does.
 
         Args:
             arguments: vLLM's command line, from ``build_vllm_arguments``.
+            first_group_port: As in ``Rendezvous``.
 
         Raises:
             InvalidInput: If vLLM does not know an option.
@@ -80,7 +82,10 @@ class VllmEngine:
 
         options = parse_vllm_arguments(arguments)
         engine_arguments = AsyncEngineArgs.from_cli_args(options)
-        config = engine_arguments.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+        with first_port(first_group_port):
+            config = engine_arguments.create_engine_config(
+                usage_context=UsageContext.OPENAI_API_SERVER
+            )
         client = AsyncLLM.from_vllm_config(
             config,
             usage_context=UsageContext.OPENAI_API_SERVER,
