@@ -17,7 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
-from tests.cluster.go_command import BuildError, find_go, go_environment, locked, module_folder
+from tests.cluster.go_command import BuildError, find_go, go_environment, module_folder
+from tests.cluster.lock_file import locked
 from tests.cluster.old_versions import mark_used
 from tests.cluster.tool_modules import (
     MODULES,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
+from tests.cluster.lock_file import locked
 from tests.cluster.tool_modules import TOOLS, cluster_cache, find_module
 
 from trierarch_setup.failures import SetupFailure
@@ -106,31 +105,6 @@ def _fetch_go(cache: Path, stream: TextIO) -> str:
         scratch.replace(folder)
         step.done()
     return str(command)
-
-
-@contextlib.contextmanager
-def locked(path: Path, stream: TextIO, what: str) -> Iterator[int]:
-    """Hold a lock file; say so when another process has it.
-
-    Args:
-        path: The file; made if it is not there, and left there.
-        stream: Where to say that this waits.
-        what: What the other process is doing.
-
-    Yields:
-        The descriptor; the lock lasts until every process that has it is gone.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for {what} in another process", file=stream, flush=True)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def module_folder(name: str, path: str | None = None) -> Path:

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from tests.cluster.node.place import Place, locked
+from tests.cluster.lock_file import locked
+from tests.cluster.node.place import Place
 from tests.cluster.old_versions import mark_used
 
 from trierarch_setup.commands import attempt
@@ -98,7 +99,8 @@ class Work:
         if target.exists():
             yield None
             return
-        with locked(target.parent / f".{target.name}.lock"):
+        what = f"the making of {target.name}"
+        with locked(target.parent / f".{target.name}.lock", self.stream, what):
             if target.exists():
                 yield None
                 return
