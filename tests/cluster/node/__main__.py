@@ -7,12 +7,8 @@ import sys
 
 from tests.cluster.__main__ import main as run_tier
 from tests.cluster.go_command import BuildError
-from tests.cluster.node.cluster import (
-    bring_up,
-    kubectl,
-    list_nodes,
-    take_down,
-)
+from tests.cluster.node.access import kubectl, list_nodes
+from tests.cluster.node.cluster import PulledImages, bring_up, take_down
 from tests.cluster.node.engine import find_engine
 from tests.cluster.node.place import find_place
 from tests.cluster.node.situation import find_situation
@@ -35,17 +31,24 @@ def main() -> int:
     """Run one command and return its exit code."""
     parser = argparse.ArgumentParser(prog="make", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="bring the cluster up (make kind)")
+    up = commands.add_parser("up", help="bring the cluster up (make kind)")
     commands.add_parser("status", help="say how it is; exit code 1 if it is not up")
     commands.add_parser("down", help="delete it and all that belongs to it")
     for command in commands.choices.values():
         command.add_argument(
             "--name", default="", help="a further cluster of this checkout, by any word"
         )
+    for option, image in (
+        ("--node-image", "kind's node image"),
+        ("--base-image", "the image that deploy/images builds on"),
+    ):
+        up.add_argument(option, default="", help=f"pull this instead of {image}")
     arguments = parser.parse_args()
     work = Work(find_place(arguments.name))
     try:
-        return {"up": _up, "status": _status, "down": _down}[arguments.command](work)
+        if arguments.command == "up":
+            return _up(work, PulledImages(arguments.node_image, arguments.base_image))
+        return {"status": _status, "down": _down}[arguments.command](work)
     except (ClusterFailure, BuildError) as failure:
         print(f"\n{failure}", file=sys.stderr)
         return 1
@@ -54,12 +57,12 @@ def main() -> int:
         return 130
 
 
-def _up(work: Work) -> int:
+def _up(work: Work, pulled: PulledImages) -> int:
     situation = find_situation()
     if situation.kind == "api-tier-only":
         print(situation.sentence)
         return run_tier(["up-api", "--nodes", "2"])
-    environment = bring_up(work)
+    environment = bring_up(work, pulled=pulled)
     print(kubectl(work.place, "get", "nodes"), end="")
     print(NEXT, end="")
     for name, value in environment.items():

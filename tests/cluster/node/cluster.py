@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-import json
+import dataclasses
 import os
-import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.cluster.go_command import locked, module_folder
+from tests.cluster.lock_file import locked
 from tests.cluster.node import engine as engines
+from tests.cluster.node.access import environment_of, kubectl, list_nodes
 from tests.cluster.node.environment import Mount, make_environment, make_models
 from tests.cluster.node.image_store import fill_stores
 from tests.cluster.node.images import BASE_PACKAGES, DATABASE_PACKAGES, make_archives
+from tests.cluster.node.kuberay import find_kuberay_image, install_kuberay
 from tests.cluster.node.node_image import PACKAGES, TAG, make_node_image
 from tests.cluster.node.our_images import build_with_own_engine, build_with_registry
 from tests.cluster.node.packages import make_engine_root, make_system
@@ -38,7 +39,10 @@ READY_SECONDS = 180.0
 """Three nodes on two busy cores took a third of it."""
 
 TOOLS = ("kubernetes", "etcd", "kind", "kuberay", "coredns", "helm")
-"""What is built before anything starts."""
+"""What is built before anything starts, where every image is made here."""
+
+TOOLS_WITH_REGISTRY = ("kubernetes", "kind", "helm")
+"""The same where the control plane and KubeRay come as images."""
 
 _OTHER = "the making or deleting of this cluster"
 """What a second command at the same time waits for."""
@@ -46,19 +50,40 @@ _OTHER = "the making or deleting of this cluster"
 MODELS = ("tiny-qwen3-moe", "tiny-deepseek-v3", "pocket")
 
 
-def bring_up(work: Work, *, ends_with_this_process: bool = False) -> dict[str, str]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class PulledImages:
+    """Names of images to pull instead of the published ones; empty means those.
+
+    A registry of an organisation may hold the same images under other digests.
+
+    Attributes:
+        node: kind's node image.
+        base: What ``deploy/images`` builds on.
+    """
+
+    node: str = ""
+    base: str = ""
+
+
+PUBLISHED = PulledImages()
+
+
+def bring_up(
+    work: Work, *, ends_with_this_process: bool = False, pulled: PulledImages = PUBLISHED
+) -> dict[str, str]:
     """Bring the cluster up unless it is; return the environment that reaches it.
 
     Args:
         work: Progress and log.
-        ends_with_this_process: Whether a kill of this process ends the cluster too.
+        ends_with_this_process: Whether a kill of this process ends the cluster too; one that
+            the machine's own engine runs stays until it is taken down or made anew.
+        pulled: Only for an engine with a registry.
 
     Raises:
         ClusterFailure: If it cannot be made here; the message says what is missing.
     """
     place = work.place
-    place.state.parent.mkdir(parents=True, exist_ok=True)
-    with locked(place.state.parent / f".{place.name}.lock", work.stream, _OTHER):
+    with locked(place.lock, work.stream, _OTHER):
         situation = find_situation()
         if situation.kind == "api-tier-only":
             raise ClusterFailure(situation.sentence)
@@ -66,19 +91,24 @@ def bring_up(work: Work, *, ends_with_this_process: bool = False) -> dict[str, s
         if is_ready(place):
             work.say(f"the cluster {place.name} is up already")
             return environment_of(place)
-        if situation.kind != "own-engine":
-            environment = _bring_up_with_registry(work, situation)
-        else:
-            engines.stop_engine(place)
-            place.state.mkdir(parents=True)
+        if situation.kind == "own-engine" and pulled != PUBLISHED:
+            raise ClusterFailure(
+                "--node-image and --base-image are for Docker or Podman with a registry: "
+                "without one both images are made here"
+            )
+        _delete(place)
+        place.state.mkdir(parents=True)
+        if situation.kind == "own-engine":
             environment = _bring_up_with_own_engine(work, ends_with_this_process)
+        else:
+            environment = _bring_up_with_registry(work, situation, pulled)
         tidy_caches(work)
         return environment
 
 
 def _bring_up_with_own_engine(work: Work, ends_with_this_process: bool) -> dict[str, str]:
     place = work.place
-    _build_tools(work)
+    build_tools(work, TOOLS)
     root = make_engine_root(work)
     node_image = make_node_image(work, make_system(work, root, "node", PACKAGES))
     base_system = make_system(work, root, "base", BASE_PACKAGES)
@@ -98,31 +128,31 @@ def _bring_up_with_own_engine(work: Work, ends_with_this_process: bool) -> dict[
         each=[[disk, store] for disk, store in zip(_list_disks(), stores, strict=True)],
     )
     _create(work, configuration, engine.environment, ["--image", TAG, "--retain"])
-    _install_kuberay(work)
+    install_kuberay(work)
     _put_tools(place)
     return environment_of(place)
 
 
-def _bring_up_with_registry(work: Work, situation: Situation) -> dict[str, str]:
+def _bring_up_with_registry(
+    work: Work, situation: Situation, pulled: PulledImages
+) -> dict[str, str]:
     place = work.place
-    place.state.mkdir(parents=True, exist_ok=True)
-    _build_tools(work)
+    build_tools(work, TOOLS_WITH_REGISTRY)
     _put_tools(place)
-    environment = {"KIND_EXPERIMENTAL_PROVIDER": situation.kind}
-    kind = str(binary_path("kind"))
-    with work.step("Deleting what is left of an earlier cluster") as step:
-        work.run(step, [kind, "delete", "cluster", "--name", place.name], environment)
+    # Before anything exists, so that whatever a kill leaves is deleted later.
+    place.note_provider(situation.kind)
     mounts = make_models(work, MODELS)
     on_linux = sys.platform == "linux"
     if on_linux:
         mounts += make_environment(work)
     target = "host" if on_linux else "cpu"
-    ours = build_with_registry(work, situation.kind, engine_target=target)
+    ours = build_with_registry(work, situation.kind, engine_target=target, base=pulled.base)
     configuration = configure(yaml.safe_load(CONFIGURATION.read_text()), mounts=mounts)
-    _create(work, configuration, environment, [])
+    environment = {"KIND_EXPERIMENTAL_PROVIDER": situation.kind}
+    image = ["--image", pulled.node] if pulled.node else []
+    _create(work, configuration, environment, image)
     _load(work, ours, environment)
-    _install_kuberay(work)
-    (place.state / "situation").write_text(situation.kind)
+    install_kuberay(work)
     return environment_of(place)
 
 
@@ -156,15 +186,23 @@ def take_down(work: Work) -> None:
     """Delete the cluster and everything of it; caches stay."""
     place = work.place
     with (
-        locked(place.state.parent / f".{place.name}.lock", work.stream, _OTHER),
+        locked(place.lock, work.stream, _OTHER),
         work.step("Deleting the cluster"),
     ):
-        note = place.state / "situation"
-        if note.exists():
-            command = [str(binary_path("kind")), "delete", "cluster", "--name", place.name]
-            environment = {**os.environ, "KIND_EXPERIMENTAL_PROVIDER": note.read_text()}
-            subprocess.run(command, env=environment, check=True, capture_output=True)
+        _delete(place)
+
+
+def _delete(place: Place) -> None:
+    if place.provider:
+        command = [str(binary_path("kind")), "delete", "cluster", "--name", place.name]
+        environment = {**os.environ, "KIND_EXPERIMENTAL_PROVIDER": place.provider}
+        done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise ClusterFailure(f"kind cannot delete {place.name}: {done.stderr.strip()}")
+    if sys.platform == "linux":
         engines.stop_engine(place)
+    elif place.state.exists():
+        shutil.rmtree(place.state)
 
 
 def is_ready(place: Place) -> bool:
@@ -177,66 +215,9 @@ def is_ready(place: Place) -> bool:
     return len(nodes) == expected and all(nodes.values())
 
 
-def list_nodes(place: Place) -> Mapping[str, bool]:
-    """Return the cluster's nodes and whether each is ready.
-
-    Raises:
-        ClusterFailure: If there is no cluster or its API does not answer.
-    """
-    answer = json.loads(kubectl(place, "get", "nodes", "--output", "json"))
-    return {
-        node["metadata"]["name"]: any(
-            condition["type"] == "Ready" and condition["status"] == "True"
-            for condition in node["status"].get("conditions", ())
-        )
-        for node in answer["items"]
-    }
-
-
-def find_kubectl() -> str:
-    """Return the kubectl that is built here."""
-    return str(binary_path("kubectl"))
-
-
-def kubectl(place: Place, *arguments: str, stdin: str | None = None) -> str:
-    """Run kubectl as the cluster's administrator and return what it printed.
-
-    Raises:
-        ClusterFailure: If it fails.
-    """
-    if not place.kubeconfig.exists():
-        raise ClusterFailure("there is no cluster: run `make kind`")
-    done = subprocess.run(
-        [find_kubectl(), "--request-timeout=20s", *arguments],
-        env={**os.environ, "KUBECONFIG": str(place.kubeconfig)},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise ClusterFailure(f"kubectl {' '.join(arguments[:3])} failed: {done.stderr.strip()}")
-    return done.stdout
-
-
-def environment_of(place: Place) -> dict[str, str]:
-    """Return what a user exports to reach the cluster."""
-    return {"KUBECONFIG": str(place.kubeconfig), "PATH": f"{place.programs}:$PATH"}
-
-
-def find_kuberay_image() -> str:
-    """Return the name and tag of the operator's image in KubeRay's own manifests."""
-    document = yaml.safe_load((_kuberay_manifests() / "kustomization.yaml").read_text())
-    [image] = document["images"]
-    return f"{image['newName']}:{image['newTag']}"
-
-
-def _kuberay_manifests() -> Path:
-    return module_folder("kuberay") / "config" / "default"
-
-
-def _build_tools(work: Work) -> None:
-    folders = {name: binaries_folder(MODULES[name]) for name in TOOLS}
+def build_tools(work: Work, names: Sequence[str]) -> None:
+    """Build the cluster's programs unless they are there."""
+    folders = {name: binaries_folder(MODULES[name]) for name in names}
     for folder in folders.values():
         mark_used(folder)
     missing = [name for name, folder in folders.items() if not folder.exists()]
@@ -285,37 +266,6 @@ def _load(work: Work, archives: Sequence[Path], environment: Mapping[str, str]) 
         load = [str(binary_path("kind")), "load", "image-archive", *map(str, archives)]
         workers = ",".join(name for name in list_nodes(place) if "worker" in name)
         work.run(step, [*load, "--name", place.name, "--nodes", workers], environment)
-
-
-def _install_kuberay(work: Work) -> None:
-    with work.step("Installing KubeRay") as step:
-        environment = {"KUBECONFIG": str(work.place.kubeconfig)}
-        render = [find_kubectl(), "kustomize", str(_kuberay_manifests())]
-        manifests = work.place.state / "kuberay.yaml"
-        documents = work.run(step, render).split("\n---\n")
-        # Only what changes is parsed: the definitions are 4 MB, which takes seconds.
-        deployment = re.compile(r"^kind: Deployment$", re.MULTILINE)
-        made = [
-            yaml.safe_dump(hasten(yaml.safe_load(each))) if deployment.search(each) else each
-            for each in documents
-        ]
-        manifests.write_text("\n---\n".join(made))
-        apply = [find_kubectl(), "apply", "--server-side", "--filename", str(manifests)]
-        work.run(step, apply, environment)
-        wait = [find_kubectl(), "rollout", "status", "deployment/kuberay-operator"]
-        work.run(step, [*wait, "--timeout=180s"], environment)
-
-
-def hasten(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a deployment whose containers may use a whole core and are asked sooner if ready.
-
-    A tenth of a core, as published, lets the operator take half a minute to start.
-    """
-    made = copy.deepcopy(document)
-    for container in made["spec"]["template"]["spec"]["containers"]:
-        container["resources"]["limits"]["cpu"] = "1"
-        container["readinessProbe"] |= {"initialDelaySeconds": 1, "periodSeconds": 1}
-    return made
 
 
 def _put_tools(place: Place) -> None:

@@ -15,14 +15,16 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.cluster.lock_file import locked
 from tests.cluster.node.addresses import Network, find_taken, pick_network
 from tests.cluster.node.control_groups import remove_control_groups
-from tests.cluster.node.limits import raise_limit, restore_limit
-from tests.cluster.node.place import Place, locked, write_json
+from tests.cluster.node.limits import lacks_resource_capability, raise_limit, restore_limit
+from tests.cluster.node.place import Place, write_json
 from tests.cluster.node.work import ClusterFailure, Work
 
 MARK = "TRIERARCH_KIND_ENGINE"
@@ -32,7 +34,12 @@ START_SECONDS = 60.0
 """An engine with an empty data folder answers within 5 s here."""
 
 _HERE = Path(__file__).parent
-_CAP_SYS_RESOURCE = 24
+
+_ADDRESSES = "addresses.lock"
+"""Held by whoever picks addresses or changes the machine's limit, in the shared cache folder."""
+
+_OTHERS = "the start or end of another engine"
+"""What the holder of that lock is doing."""
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Engines that this process has started, to be asked about when they have ended."""
@@ -121,13 +128,16 @@ def find_engine(place: Place) -> Engine | None:
     return Engine(place, inner, Network(whole))
 
 
-def start_engine(work: Work, root: Path, *, ends_with_this_process: bool) -> Engine:
+def start_engine(
+    work: Work, root: Path, *, ends_with_this_process: bool, registry: str = ""
+) -> Engine:
     """Start an engine with an empty data folder and a link to the machine.
 
     Args:
         work: Progress and log.
         root: Folder of the engine's packages.
         ends_with_this_process: Whether a kill of this process ends the engine too.
+        registry: Address to pull the public images from; without one nothing can be pulled.
 
     Raises:
         ClusterFailure: If it does not answer.
@@ -136,10 +146,10 @@ def start_engine(work: Work, root: Path, *, ends_with_this_process: bool) -> Eng
     place.state.mkdir(parents=True, exist_ok=True)
     with work.step("Starting a Docker engine in namespaces of its own") as step:
         # Held until the link exists, so that two starts never pick the same addresses.
-        with locked(place.cache / "addresses.lock"):
+        with locked(place.cache / _ADDRESSES, work.stream, _OTHERS):
             network = pick_network(find_taken())
             write_json(place.state / "network.json", {"whole": str(network.whole)})
-            write_json(place.state / "dockerd.json", _configure(place, network))
+            write_json(place.state / "dockerd.json", _configure(place, network, registry))
             raise_limit(place.cache)
             outer = _spawn(place, root, ends_with_this_process)
             inner = _wait_for_child(outer)
@@ -172,22 +182,14 @@ def stop_engine(place: Place) -> None:
         if child.poll() is not None:
             del _children[pid]
     remove_control_groups(place.name)
-    with locked(place.cache / "addresses.lock"):
+    with locked(place.cache / _ADDRESSES, sys.stdout, _OTHERS):
         if not find_engine_processes(None):
             restore_limit(place.cache)
     if place.state.exists():
         shutil.rmtree(place.state)
 
 
-def lacks_resource_capability() -> bool:
-    """Whether this root may not raise limits, as in some virtual machines."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            return not int(line.split()[1], 16) >> _CAP_SYS_RESOURCE & 1
-    return True
-
-
-def _configure(place: Place, network: Network) -> Mapping[str, object]:
+def _configure(place: Place, network: Network, registry: str) -> Mapping[str, object]:
     configuration: dict[str, object] = {
         "data-root": str(place.state / "engine"),
         "exec-root": "/run/docker",
@@ -197,6 +199,7 @@ def _configure(place: Place, network: Network) -> Mapping[str, object]:
         "storage-driver": "overlay2",
         "bip": str(network.builds),
         "features": {"buildkit": True},
+        "registry-mirrors": [registry] if registry else [],
     }
     if lacks_resource_capability():
         configuration["runtimes"] = {"eased": {"path": str(_HERE / "runc.sh")}}

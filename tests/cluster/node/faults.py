@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
-
-from tests.cluster.node.engine import Engine
+from collections.abc import Callable, Iterator
 
 _TABLE = "trierarch_fault"
 
@@ -23,10 +21,10 @@ class Faults:
     """Fault commands for the nodes of one cluster; each ends with its ``with`` block.
 
     Attributes:
-        engine: Runs the nodes.
+        engine: Runs a command of the engine that runs the nodes, and returns what it printed.
     """
 
-    engine: Engine
+    engine: Callable[..., str]
 
     @contextlib.contextmanager
     def partition(self, node: str) -> Iterator[None]:
@@ -40,20 +38,20 @@ class Faults:
     @contextlib.contextmanager
     def freeze(self, node: str) -> Iterator[None]:
         """Stop every process of a node where it stands; connections stay open."""
-        self.engine.docker("pause", node)
+        self.engine("pause", node)
         try:
             yield
         finally:
-            self.engine.docker("unpause", node)
+            self.engine("unpause", node)
 
     @contextlib.contextmanager
     def kill_node(self, node: str) -> Iterator[None]:
         """Take a node's power away; give it back at the end, with its disk as it was."""
-        self.engine.docker("kill", node)
+        self.engine("kill", node)
         try:
             yield
         finally:
-            self.engine.docker("start", node)
+            self.engine("start", node)
 
     @contextlib.contextmanager
     def fill_disk(self, node: str, free_bytes: int = 0) -> Iterator[None]:
@@ -84,7 +82,7 @@ class Faults:
             self._shell(control_plane, f"mv /kind/kube-apiserver.yaml {manifest}")
 
     def _shell(self, node: str, script: str) -> str:
-        return self.engine.docker("exec", node, "bash", "-ec", script)
+        return self.engine("exec", node, "bash", "-ec", script)
 
 
 _KILL_API_SERVER = "pkill -9 -x kube-apiserver || true"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -16,7 +17,8 @@ from typing import Any
 
 import pytest
 from tests.cluster.node import engine as engines
-from tests.cluster.node.cluster import bring_up, find_kubectl, is_ready, take_down
+from tests.cluster.node.access import find_kubectl, run_provider
+from tests.cluster.node.cluster import bring_up, is_ready, take_down
 from tests.cluster.node.faults import Faults
 from tests.cluster.node.place import find_place
 from tests.cluster.node.settings import find_changes, read_settings
@@ -33,12 +35,14 @@ class KindCluster:
 
     Attributes:
         kubeconfig: Its administrator's credentials.
-        engine: Runs the nodes; None for a cluster that is not ours to break.
+        engine: Runs the nodes, if it is an engine of our own.
+        provider: The machine's own engine that runs the nodes, if it does.
         settings_before: Of the machine, before this session started the cluster.
     """
 
     kubeconfig: Path
     engine: engines.Engine | None
+    provider: str = ""
     settings_before: Mapping[str, str] | None = None
 
     def find_changed_settings(self) -> dict[str, tuple[str, str]]:
@@ -49,9 +53,11 @@ class KindCluster:
     @property
     def faults(self) -> Faults:
         """Fault commands; a test that needs them is skipped on a cluster that is not ours."""
-        if self.engine is None:
+        if self.engine is not None:
+            return Faults(self.engine.docker)
+        if not self.provider:
             pytest.skip(f"nodes of the cluster in {EXISTING} are not ours to break")
-        return Faults(self.engine)
+        return Faults(functools.partial(run_provider, self.provider))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -112,12 +118,24 @@ class KindCluster:
                 forward.kill()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float, every_seconds: float = 1.0) -> float:
-    """Wait until a condition holds and return how long that took."""
+def wait_for(
+    condition: Callable[[], bool],
+    seconds: float,
+    every_seconds: float = 1.0,
+    describe: Callable[[], str] = str,
+) -> float:
+    """Wait until a condition holds and return how long that took.
+
+    Args:
+        condition: Asked again and again.
+        seconds: The longest to wait.
+        every_seconds: Between two questions.
+        describe: Says what there is instead, if it does not hold in time.
+    """
     began_seconds = time.monotonic()
     while not condition():
         waited_seconds = time.monotonic() - began_seconds
-        assert waited_seconds < seconds, f"not within {seconds:.0f} s"
+        assert waited_seconds < seconds, f"not within {seconds:.0f} s\n{describe()}"
         time.sleep(every_seconds)
     return time.monotonic() - began_seconds
 
@@ -135,7 +153,7 @@ def kind_cluster(request: pytest.FixtureRequest) -> Iterator[KindCluster]:
         return
     place = find_place()
     if is_ready(place):
-        yield KindCluster(place.kubeconfig, engines.find_engine(place))
+        yield KindCluster(place.kubeconfig, engines.find_engine(place), place.provider)
         return
     situation = find_situation()
     if situation.kind == "api-tier-only":
@@ -147,7 +165,7 @@ def kind_cluster(request: pytest.FixtureRequest) -> Iterator[KindCluster]:
     with capture.global_and_fixture_disabled():
         bring_up(work, ends_with_this_process=True)
     try:
-        yield KindCluster(place.kubeconfig, engines.find_engine(place), before)
+        yield KindCluster(place.kubeconfig, engines.find_engine(place), place.provider, before)
     finally:
         take_down(work)
 

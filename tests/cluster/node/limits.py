@@ -1,4 +1,6 @@
-"""The one setting of the machine that nodes need higher: raised while engines run, then put back.
+"""What the machine grants, and its one setting that nodes need higher.
+
+The setting is raised while engines run, then put back.
 
 Every systemd, kubelet and containerd of every node watches files, and all of them count as one
 user's. What it was is noted before it is changed, so that the next start or end after a crash
@@ -14,8 +16,19 @@ SETTING = Path("/proc/sys/fs/inotify/max_user_instances")
 NEEDED = 1024
 """One cluster of three nodes takes about 60."""
 
+_CAP_SYS_RESOURCE = 24
+"""From ``linux/capability.h``."""
+
 SETTING_NAME = "fs/inotify/max_user_instances"
 """As ``settings.read_settings`` calls it."""
+
+
+def lacks_resource_capability() -> bool:
+    """Whether this root may not raise limits, as in some virtual machines."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return not int(line.split()[1], 16) >> _CAP_SYS_RESOURCE & 1
+    return True
 
 
 def raise_limit(cache: Path, setting: Path = SETTING) -> None:

@@ -44,22 +44,26 @@ def build_with_own_engine(
     )
 
 
-def build_with_registry(work: Work, engine: str, *, engine_target: str) -> tuple[Path, Path]:
-    """Return archives of both images, built by the machine's own engine on the public base.
+def build_with_registry(
+    work: Work, engine: str, *, engine_target: str, base: str = ""
+) -> tuple[Path, Path]:
+    """Return archives of both images, built by the machine's own engine.
 
     Args:
         work: Progress and log.
         engine: ``docker`` or ``podman``.
         engine_target: ``host`` where nodes see this machine's environment, else ``cpu``.
+        base: Image to build on; the Dockerfiles' own, which has a digest, when left out.
     """
     archives = []
+    on = ["--build-arg", f"BASE={base}"] if base else []
     for name, tag, options in (
         ("engine", ENGINE_TAG, ["--target", engine_target]),
         ("trierarch", PLATFORM_TAG, []),
     ):
         with work.step(f"Building the image {tag} from deploy/images") as step:
             file = str(DOCKERFILES / f"{name}.Dockerfile")
-            command = [engine, "build", "--file", file, "--tag", tag, *options, str(CHECKOUT)]
+            command = [engine, "build", "--file", file, "--tag", tag, *on, *options, str(CHECKOUT)]
             work.run(step, command, {"DOCKER_BUILDKIT": "1"})
             archive = work.place.state / f"{name}.tar"
             work.run(step, [engine, "save", "--output", str(archive), tag])

@@ -10,6 +10,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cluster.node.place import digest_of
@@ -47,24 +48,28 @@ class Apt:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
 
 
-def make_engine_root(work: Work) -> Path:
-    """Fetch and unpack the engine's packages; return the folder that has ``usr`` in it.
+def make_engine_root(work: Work, packages: Sequence[str] = PACKAGES) -> Path:
+    """Fetch and unpack packages; return the folder that has ``usr`` in it.
+
+    Args:
+        work: Progress and log.
+        packages: The engine's, or those and more.
 
     Raises:
         ClusterFailure: If a package cannot be fetched.
     """
     release = Path("/etc/os-release")
-    target = work.place.cache / f"engine-{digest_of(PACKAGES, release)}"
+    target = work.place.cache / f"engine-{digest_of(packages, release)}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with work.making(target) as made:
         if made is None:
             return target
-        with work.step(f"Fetching {', '.join(PACKAGES)} (unpacked, not installed)") as step:
+        with work.step(f"Fetching {', '.join(packages)} (unpacked, not installed)") as step:
             apt = Apt(made.parent / "apt")
             apt.prepare()
             work.run(step, apt.command("update"))
             fetch = ("install", "--yes", "--no-install-recommends", "--download-only")
-            work.run(step, apt.command(*fetch, *PACKAGES))
+            work.run(step, apt.command(*fetch, *packages))
             made.mkdir()
             for archive in sorted((apt.folder / "archives").glob("*.deb")):
                 work.run(step, ["dpkg-deb", "--extract", archive, made])

@@ -7,12 +7,9 @@ its own, which ``make cluster-down`` deletes.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +43,24 @@ class Place:
         return self.state / "bin"
 
     @property
+    def provider(self) -> str:
+        """The machine's own engine that runs the nodes; empty where the engine is ours."""
+        return self._provider_note.read_text() if self._provider_note.exists() else ""
+
+    def note_provider(self, provider: str) -> None:
+        """Note which of the machine's own engines runs the nodes."""
+        self._provider_note.write_text(provider)
+
+    @property
+    def _provider_note(self) -> Path:
+        return self.state / "provider"
+
+    @property
+    def lock(self) -> Path:
+        """Held by whoever makes or deletes this cluster; outlives it."""
+        return self.cache / f".{self.name}.lock"
+
+    @property
     def log(self) -> Path:
         """What the set-up's commands printed."""
         return self.state / "setup.log"
@@ -77,15 +92,6 @@ def digest_of(*parts: object) -> str:
             digest.update(json.dumps(part, sort_keys=True, default=str).encode())
         digest.update(b"\0")
     return digest.hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with this process, however it ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def write_json(path: Path, document: Any) -> None:

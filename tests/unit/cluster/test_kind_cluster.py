@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.cluster.node import cluster
 from tests.cluster.node.addresses import RANGE, Network, pick_network
 from tests.cluster.node.archives import Image, pack_files, write_archive
-from tests.cluster.node.cluster import CONFIGURATION, configure
+from tests.cluster.node.cluster import CONFIGURATION, PulledImages, bring_up, configure
 from tests.cluster.node.engine import interface_name
 from tests.cluster.node.limits import NEEDED, raise_limit, restore_limit
-from tests.cluster.node.place import find_place
+from tests.cluster.node.place import Place, find_place
 from tests.cluster.node.situation import judge
 from tests.cluster.node.work import ClusterFailure, Work
 
@@ -66,6 +67,16 @@ def test_each_situation_is_told_from_what_is_there(
 def test_what_is_missing_is_named() -> None:
     assert "apt-get" in judge(None, root=True, missing_programs=("apt-get",)).sentence
     assert "root" in judge(None, root=False, missing_programs=()).sentence
+
+
+def test_images_to_pull_are_refused_where_nothing_can_be_pulled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    situation = judge(None, root=True, missing_programs=())
+    monkeypatch.setattr(cluster, "find_situation", lambda: situation)
+    work = Work(Place("trierarch-unit", tmp_path, tmp_path / "trierarch-unit"), io.StringIO())
+    with pytest.raises(ClusterFailure, match="--node-image"):
+        bring_up(work, pulled=PulledImages(node="registry.example/node:1"))
 
 
 def test_the_shared_configuration_gets_the_machine_s_parts_only() -> None:
