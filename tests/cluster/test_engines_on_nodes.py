@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from tests.cluster.node.diagnostics import describe_ray_pods
 from tests.cluster.node.fixtures import KindCluster, wait_for
 
 pytestmark = [
@@ -52,7 +53,10 @@ def deploy(
         running = {name for name, state in states.items() if state == "RUNNING"}
         return running == applications and _has_endpoints(cluster, namespace)
 
-    return wait_for(runs, START_SECONDS, every_seconds=2.0)
+    def describe() -> str:
+        return describe_ray_pods(cluster, namespace)
+
+    return wait_for(runs, START_SECONDS, every_seconds=2.0, describe=describe)
 
 
 def _has_endpoints(cluster: KindCluster, namespace: str) -> bool:
@@ -104,15 +108,24 @@ def test_the_shipped_rayservice_answers_with_sense(example: Example) -> None:
     assert "Paris" in example.answer.json()["choices"][0]["message"]["content"]
 
 
-def turn_into_group(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return a RayService with a pod on each of two nodes, and one model on them in two ways.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "one": {},
+    "group": {"parallelism": {"data": 2, "expert": True}, "spread_ranks": "strict-spread"},
+    "tensor": {"parallelism": {"tensor": 2, "expert": True}},
+}
+"""Ways to run one model with its experts: as one rank, as a data-parallel group over both pods, as
+a tensor-parallel group in one of them."""
+
+
+def turn_into_group(manifest: dict[str, Any], *variants: str) -> dict[str, Any]:
+    """Return a RayService with a pod on each of two nodes, and one model on them in several ways.
 
     The example's model goes, for its memory. Its Ray cluster stays, because KubeRay adds worker
     groups to a running one: a second cluster would cost a minute of two cores.
     """
     made = copy.deepcopy(manifest)
 
-    def application(variant: str, **engine: Any) -> dict[str, Any]:
+    def application(variant: str) -> dict[str, Any]:
         return {
             "name": variant,
             "route_prefix": f"/{variant}",
@@ -124,14 +137,13 @@ def turn_into_group(manifest: dict[str, Any]) -> dict[str, Any]:
                     "dtype": "float32",
                     "max_model_tokens": 512,
                     "variant": variant,
-                    **engine,
+                    **VARIANTS[variant],
                 }
             },
         }
 
     serve = yaml.safe_load(made["spec"]["serveConfigV2"])
-    group = {"parallelism": {"data": 2, "expert": True}, "spread_ranks": "strict-spread"}
-    serve["applications"] = [application("one"), application("group", **group)]
+    serve["applications"] = [application(variant) for variant in variants]
     made["spec"]["serveConfigV2"] = yaml.safe_dump(serve)
 
     groups = made["spec"]["rayClusterConfig"]["workerGroupSpecs"]
@@ -139,6 +151,8 @@ def turn_into_group(manifest: dict[str, Any]) -> dict[str, Any]:
     groups[0] |= {"replicas": 0, "minReplicas": 0}
     ranks |= {"groupName": "ranks", "replicas": 2, "minReplicas": 2, "maxReplicas": 2}
     ranks["rayStartParams"] = {"num-cpus": "2"}
+    # An engine's files count until others need the memory, and Ray ends workers at the limit.
+    ranks["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] = "10Gi"
     ranks["template"]["metadata"] = {"labels": {LABEL: "true"}}
     apart = {
         "topologyKey": "kubernetes.io/hostname",
@@ -169,8 +183,14 @@ def complete(port: int, variant: str, prompt: str, timeout_seconds: float = 120.
     return list(answer.json()["choices"][0]["token_ids"])
 
 
-def find_ranks(cluster: KindCluster, namespace: str) -> dict[str, dict[str, str]]:
-    """Return the pod with each rank's engine process, by the rank's name, and that pod's node."""
+def find_ranks(cluster: KindCluster, namespace: str, kind: str = "DP") -> dict[str, dict[str, str]]:
+    """Return the pod with each rank's engine process, by the rank's name, and that pod's node.
+
+    Args:
+        cluster: Where it runs.
+        namespace: Of the pods.
+        kind: ``DP`` for data-parallel ranks, ``TP`` for tensor-parallel ones.
+    """
     found = {}
     for pod in cluster.get("pods", "--namespace", namespace, f"--selector={LABEL}")["items"]:
         name = pod["metadata"]["name"]
@@ -179,7 +199,7 @@ def find_ranks(cluster: KindCluster, namespace: str) -> dict[str, dict[str, str]
         processes = cluster.kubectl(*listing, "args", check=False)
         for line in processes.splitlines():
             # One that has ended but is not waited for yet is listed by another name.
-            rank = re.fullmatch(r"VLLM::Worker_(DP\d+_EP\d+)", line.strip())
+            rank = re.fullmatch(rf"VLLM::Worker_({kind}\d+_EP\d+)", line.strip())
             if rank is not None:
                 found[rank[1]] = {"pod": name, "node": pod["spec"]["nodeName"]}
     return found
@@ -189,7 +209,8 @@ def test_a_group_over_two_nodes_speaks_as_one_rank_and_is_lost_and_made_as_one(
     kind_cluster: KindCluster, example: Example
 ) -> None:
     namespace = example.namespace
-    manifest = turn_into_group(yaml.safe_load(EXAMPLE.read_text()))
+    example_manifest = yaml.safe_load(EXAMPLE.read_text())
+    manifest = turn_into_group(example_manifest, "one", "group")
     took = deploy(kind_cluster, namespace, manifest, {"one", "group"})
     print(f"the group over two nodes ran {took:.0f} s after it was applied")
 
@@ -225,9 +246,22 @@ def test_a_group_over_two_nodes_speaks_as_one_rank_and_is_lost_and_made_as_one(
             # Not yet: a pod has just gone, the service has none, or the proxy in it no replica.
             return False
 
+    def describe() -> str:
+        return describe_ray_pods(kind_cluster, namespace)
+
     # The rank that was not touched ends too: no half group goes on.
-    failed_seconds = wait_for(first_rank_ended, 120)
-    wait_for(whole_again, START_SECONDS, every_seconds=2.0)
+    failed_seconds = wait_for(first_rank_ended, 120, describe=describe)
+    wait_for(whole_again, START_SECONDS, every_seconds=2.0, describe=describe)
     whole_seconds = time.monotonic() - began_seconds
     figures = {"failed_as_one_seconds": failed_seconds, "whole_again_seconds": whole_seconds}
     print(f"after the loss of a rank's pod: {json.dumps(figures)}")
+
+    # Tensor-parallel ranks are two processes of one pod. They take the others' memory.
+    manifest = turn_into_group(example_manifest, "tensor")
+    took = deploy(kind_cluster, namespace, manifest, {"tensor"})
+    print(f"the group in one pod ran {took:.0f} s after it was applied")
+    with kind_cluster.port_forward(*forward) as port:
+        assert [complete(port, "tensor", prompt) for prompt in PROMPTS] == expected
+    inside_one = find_ranks(kind_cluster, namespace, "TP")
+    assert sorted(inside_one) == ["TP0_EP0", "TP1_EP1"]
+    assert len({rank["pod"] for rank in inside_one.values()}) == 1
