@@ -22,6 +22,11 @@ TOKEN_FOLDER = "/var/run/secrets/trierarch.dev"  # noqa: S105  # a folder
 TOKEN_LIFE_SECONDS = 3600
 
 _GRACE_AFTER_DRAIN_SECONDS = 30
+
+_ENDABLE = ("sh", "-c", 'trap "exit 143" TERM; "$@" & wait $!', "download")
+"""Runs a command so that SIGTERM ends it. As process 1 most programs ignore it, and a pod that is
+deleted while it downloads would stay for the grace period of an answer."""
+
 _HEAD_RESOURCES = {"cpu": "1", "memory": "4Gi"}
 
 
@@ -187,9 +192,10 @@ def _download(
     if source.scheme == "s3":
         found["image"] = settings.download_image or settings.image
         place = f"s3://{source.place}/{source.folder}"
-        found["command"] = ["aws", "s3", "sync", "--only-show-errors", place, MODEL_FOLDER]
+        sync = ("aws", "s3", "sync", "--only-show-errors")
+        found["command"] = [*_ENDABLE, *sync, place, MODEL_FOLDER]
         return found
-    found["command"] = ["hf", "download", source.place, "--local-dir", MODEL_FOLDER]
+    found["command"] = [*_ENDABLE, "hf", "download", source.place, "--local-dir", MODEL_FOLDER]
     found["env"] = [
         {
             "name": "HF_TOKEN",
