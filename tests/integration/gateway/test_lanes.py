@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -11,10 +15,28 @@ import httpx
 import orjson
 import pytest
 
+from trierarch.adapters.http_server import build_http_server
+from trierarch.adapters.ray_serve import parse_application
 from trierarch.autoscaling.admission import FLEX_MARGIN_RATIO
+from trierarch.autoscaling.decision import ScalingDecision
+from trierarch.autoscaling.pipeline import decide
+from trierarch.autoscaling.signals import (
+    GatewaySignals,
+    Measured,
+    Observation,
+    TierSignals,
+    VariantObservation,
+)
+from trierarch.autoscaling.state import PipelineState
+from trierarch.controller.deployment import ModelDeployment
+from trierarch.controller.fleet import Fleet
 from trierarch.controller.observing import GatewayReader
+from trierarch.controller.replica_records import parse_announcement
+from trierarch.controller.server import build_app, expect_token
+from trierarch.controller.telemetry import ControllerMetrics
 from trierarch.core.admission import Admission
-from trierarch.core.identifiers import ModelName
+from trierarch.core.clock import SystemClock
+from trierarch.core.identifiers import DecisionId, ModelName, VariantName
 from trierarch.core.quantities import ZERO_USD
 from trierarch.core.usage import Outcome, ServiceTier
 from trierarch.gateway.replicas import TimedAdmission
@@ -163,3 +185,77 @@ def test_what_a_controller_says_of_lanes_reaches_the_gateway_and_runs_out_withou
         server.server_close()
         thread.join()
         wait_until(lambda: post(gateway, "flex").status_code == 200)
+
+
+@contextlib.contextmanager
+def controller(fleet: Fleet) -> Iterator[str]:
+    """Yield the address of the list that embedded mode's controller publishes."""
+    app = build_app(fleet, ControllerMetrics(), SystemClock(), expect_token("secret"))
+    server = build_http_server(app)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        asyncio.run(server.serve(sockets=[listener]))
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/replicas"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def fleet_of(engine: EngineProcess) -> Fleet:
+    """Return what the controller knows when one replica runs and has announced itself."""
+    model = ModelDeployment.model_validate(
+        {"engine": {"model_path": "/models/m", "served_name": str(MODEL)}}
+    )
+    clock = SystemClock()
+    fleet = Fleet((model,), clock)
+    replica = {"replica_id": "r", "state": "RUNNING", "start_time_s": clock.unix_seconds()}
+    serving = {"target_num_replicas": 1, "replicas": [replica]}
+    application = {"status": "RUNNING", "message": "", "deployments": {"replica": serving}}
+    fleet.update({model.application: parse_application(model.application, application)})
+    said = {"replica_id": "r", "model": MODEL, "variant": "cpu", "state": "ready", "pid": 1}
+    said |= {"host": "127.0.0.1", "port": engine.port, "reason": "Serving", "message": ""}
+    said |= {"started_unix_seconds": 0.0, "ready_unix_seconds": 1.0, "max_model_tokens": 4096}
+    fleet.add(parse_announcement({**said, "in_flight": 0}, clock.monotonic_seconds()))
+    return fleet
+
+
+def decide_for(fleet: Fleet, waiting: float) -> ScalingDecision:
+    """Decide on one ready replica, so many default requests waiting for it."""
+    [model] = fleet.models
+    now = time.time()
+    signal = Measured(waiting, now)
+    observation = Observation(
+        now_unix_seconds=now,
+        deployment=model.deployment,
+        model=MODEL,
+        variants=(VariantObservation(name=VariantName(model.engine.variant), ready=1),),
+        gateway=GatewaySignals(waiting_requests=TierSignals(default=signal)),
+    )
+    spec = model.build_spec(3.0)
+    decision, _ = decide(observation, spec, PipelineState(), DecisionId("d"))
+    return decision
+
+
+def test_from_a_decision_through_the_controllers_list_to_the_gateway(engine: EngineProcess) -> None:
+    fleet = fleet_of(engine)
+    with (
+        controller(fleet) as url,
+        LocalGateway(settings=settings(replicas_url=url)) as gateway,
+        ThreadPoolExecutor() as pool,
+    ):
+        assert post(gateway, "flex").status_code == 200
+        fleet.admissions.note(decide_for(fleet, waiting=1.0))
+        gauge = "trierarch_gateway_flex_lane_open"
+        wait_until(lambda: metric(gateway, gauge, model=MODEL) == 0.0)
+        flex = pool.submit(post, gateway, "flex")
+        wait_until(lambda: signals(gateway)["models"][MODEL]["waiting"]["flex"] == 1)  # type: ignore[index]
+        assert post(gateway, "default").status_code == 200
+        assert not flex.done()
+        fleet.admissions.note(decide_for(fleet, waiting=0.0))
+        assert flex.result(20.0).status_code == 200
