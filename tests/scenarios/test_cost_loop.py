@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from trierarch.autoscaling.decision import ConditionStatus, Reason, ScalingDecision
+from trierarch.autoscaling.miss_curve import MissCurve, learn_misses
 from trierarch.autoscaling.pipeline import decide
 from trierarch.autoscaling.replay import replay
 from trierarch.autoscaling.signals import (
@@ -39,7 +40,9 @@ from trierarch.autoscaling.specification import (
     VariantSpec,
 )
 from trierarch.autoscaling.state import PipelineState
+from trierarch.core.admission import Admission
 from trierarch.core.identifiers import DecisionId, ModelName, VariantName
+from trierarch.core.usage import ServiceTier
 
 FIRM, SPOT = VariantName("firm"), VariantName("spot")
 TICK_SECONDS, COLD_START_SECONDS = 15.0, 120.0
@@ -277,6 +280,21 @@ def test_prefer_cost_gives_up_replicas_for_the_target() -> None:
     assert sum(dear.replicas.values()) == 2
 
 
+def test_prefer_cost_never_goes_below_the_minimum() -> None:
+    dear = single(5, least=4, cost=target(0.25, OnConflict.PREFER_COST)).run(30, 40.0)
+    assert sum(dear.replicas.values()) == 4
+
+
+def test_prefer_cost_sheds_flex_while_requests_wait_for_what_it_does_not_buy() -> None:
+    fleet = single(5, cost=target(0.15, OnConflict.PREFER_COST))
+    capped = fleet.run(30, 60.0)
+    # Two replicas keep twelve requests a second each, and sixty come.
+    assert sum(fleet.ready.values()) * RATE_AT_LIMIT < 60.0
+    assert capped.admission == Admission(flex_open=False, shed_tiers=(ServiceTier.FLEX,))
+    fleet.spec = build_spec(cost=target(0.15))
+    assert fleet.run(60, 60.0).admission == Admission(flex_open=True)
+
+
 def test_a_cheaper_variant_takes_over_before_the_dear_one_goes() -> None:
     fleet = mixed(firm=5)
     fleet.run(40, 40.0)
@@ -312,6 +330,19 @@ def test_the_objective_tightens() -> None:
     fleet.limit = 8.0
     fleet.run(60, 40.0)
     assert fleet.total > before
+
+
+def test_an_objective_that_no_load_keeps_does_not_end_the_decisions() -> None:
+    fleet = single(5)
+    fleet.run(30, 40.0)
+    late = MissCurve()
+    for load in (0.3, 0.6, 0.9):
+        late = learn_misses(
+            late, now_unix_seconds=fleet.now, load=load, requests=1e5, misses=1e5, late=1e5
+        )
+    sizing = dataclasses.replace(fleet.state.sizing, curve=late)
+    fleet.state = dataclasses.replace(fleet.state, sizing=sizing)
+    assert sum(fleet.run(10, 40.0).replicas.values()) >= 1
 
 
 def test_lost_metrics_hold_what_there_is() -> None:

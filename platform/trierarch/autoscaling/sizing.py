@@ -45,6 +45,10 @@ SATURATED_MISS_RATIO = 0.5
 SATURATION_STEP = 1.05
 BISECTIONS = 16
 DEARER_MISSES = (1.0, 1.5, 2.0, 3.0, 4.0)
+LEAST_CURABLE_RATIO = 1e-3
+"""Where every request is late at every load that was seen none seems curable; the arithmetic still
+needs a share to price misses by."""
+
 GRID_STEP = 0.03
 GRID_MARGIN_STEPS = 12
 ROUNDING_DOWN_RATIO = 0.3
@@ -245,7 +249,8 @@ def _allowed_ratio(
     slo: LatencyObjective, fitted: FittedCurve, budget: ErrorBudget, workload: Workload
 ) -> float:
     """Return the share of curable misses that the rest of the budget allows."""
-    promised = BUDGET_SHARE * (1.0 - slo.percentile / 100.0) * (1.0 - fitted.incurable_ratio)
+    curable_ratio = max(LEAST_CURABLE_RATIO, 1.0 - fitted.incurable_ratio)
+    promised = BUDGET_SHARE * (1.0 - slo.percentile / 100.0) * curable_ratio
     start = BUDGET_START_SECONDS * workload.requests_per_second + 1.0
     burned = (budget.misses + promised * start) / (promised * (budget.requests + start))
     return promised * min(LOOSEST_RATIO, max(TIGHTEST_RATIO, 1.0 / burned**BUDGET_POWER))
