@@ -7,10 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from trierarch.autoscaling.decision import ScalingDecision
+from trierarch.autoscaling.decision import Reason, ScalingDecision
 from trierarch.autoscaling.replay import replay
+from trierarch.core.usage import ServiceTier
 from trierarch.simulation.controllers import PipelineController
 from trierarch.simulation.defaults import H200_NODE_SERVICE
+from trierarch.simulation.engine.records import SHED
 from trierarch.simulation.fleet.ledger import cost_usd
 from trierarch.simulation.fleet.setup import (
     SPOT,
@@ -132,6 +134,25 @@ def test_spot_takes_over_vanishes_and_on_demand_carries_the_rest() -> None:
     summary = summarize(result)
     assert summary.lost_requests == 0
     assert summary.slo_attainment.both > 0.8
+
+
+def test_prefer_cost_sheds_flex_and_nobody_else() -> None:
+    trace = steady_traffic(flex_ratio=0.3)
+    setup = fleet(firm(PriceSteps.constant(USD_PER_HOUR)), initial=(3,))
+    target = {"cost__target_usd_per_million_tokens": 1.5, "cost__on_conflict": "PreferCost"}
+    result, decisions = play(setup, trace, **target)
+    shedding = [d for d in decisions if d.admission.shed_tiers]
+    assert {d.admission.shed_tiers for d in shedding} == {(ServiceTier.FLEX,)}
+    assert {Reason.COST_TARGET} <= {d.binding for d in shedding}
+    refused = result.requests[result.requests["lost_reason"] == SHED]
+    assert len(refused) > 0
+    assert set(refused["tier"]) == {Tier.FLEX}
+    said = {m.at_seconds: m.admission for m in result.moments}
+    assert said == {d.at_unix_seconds: d.admission for d in decisions}
+    # Nobody pays for what is not served: the same traffic with latency first costs more.
+    latency, _ = play(setup, trace, cost__target_usd_per_million_tokens=1.5)
+    assert cost_usd(result.setup, result.lives) < cost_usd(latency.setup, latency.lives)
+    assert not (latency.requests["lost_reason"] == SHED).any()
 
 
 def test_the_flex_lane_opens_and_closes_as_decided() -> None:
