@@ -23,6 +23,9 @@ from trierarch.ports import TenantBook
 
 _logger = logging.getLogger(__name__)
 
+_LEAST_ELAPSED_SECONDS = 3600.0
+"""The first requests of a period say nothing about how fast its budget is spent."""
+
 _STAGES = {
     "analyze": (Stage.ANALYZE, Stage.RECOMMEND),
     "optimize": (Stage.PLACE,),
@@ -106,7 +109,7 @@ class ControllerMetrics:
             for budget in terms.budgets:
                 spent = spent_in(budget.period, book.spent_by_day.get(tenant, {}), day)
                 begun = first_day(budget.period, day) * SECONDS_PER_DAY
-                elapsed = max(1.0, now_unix_seconds - begun)
+                elapsed = max(_LEAST_ELAPSED_SECONDS, now_unix_seconds - begun)
                 share = elapsed / (end_of(budget.period, day) - begun)
                 burn_rate = float(spent / budget.amount_usd) / share
                 found.append((float(budget.amount_usd - spent), burn_rate))
