@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
+from trierarch.adapters.kubernetes import Resource
 from trierarch.api.v1alpha1.accelerator_class import AcceleratorClass, AcceleratorClassSpec
 from trierarch.api.v1alpha1.model_deployment import ModelDeployment, Variant
 from trierarch.controller.admissions import AdmissionBook
@@ -26,7 +27,14 @@ from trierarch_operators.group_plan import (
 from trierarch_operators.groups import Group, group_pods, replica_endpoints
 from trierarch_operators.labels import DEPLOYMENT_LABEL, ROLE_LABEL, VARIANT_LABEL
 from trierarch_operators.object_cache import Key, Object, ObjectCache, key_of, version_of
-from trierarch_operators.resources import ACCELERATOR_CLASSES, MODEL_DEPLOYMENTS, PODS
+from trierarch_operators.resources import (
+    ACCELERATOR_CLASSES,
+    MODEL_DEPLOYMENTS,
+    PODS,
+    RAY_CLUSTERS,
+    RAY_SERVICES,
+)
+from trierarch_operators.succession import find_leaving, send_away
 
 HEAR_SECONDS = 3.0
 """Every replica speaks each second; one second more may pass until it knows our address."""
@@ -138,7 +146,19 @@ class ClusterFleet:
         addresses = [ip for pod in pods if (ip := pod.get("status", {}).get("podIP"))]
         hosts = 1 if known is None else known[1].plan.hosts
         announced = self._announced
-        return group_pods(pods, hosts, announced.at(addresses), announced.failures_at(addresses))
+        groups = group_pods(pods, hosts, announced.at(addresses), announced.failures_at(addresses))
+        clusters = self.clusters(key, variant)
+        service = next(self._of_variant(RAY_SERVICES, key, variant), None)
+        return send_away(groups, find_leaving(service, clusters, groups))
+
+    def clusters(self, key: Key, variant: str) -> list[Object]:
+        """Return the Ray clusters of one variant."""
+        return list(self._of_variant(RAY_CLUSTERS, key, variant))
+
+    def _of_variant(self, resource: Resource, key: Key, variant: str) -> Iterator[Object]:
+        for found in self._cache.labelled(resource, DEPLOYMENT_LABEL, key):
+            if found["metadata"]["labels"].get(VARIANT_LABEL) == variant:
+                yield found
 
     def heads(self, key: Key, variant: str) -> list[Object]:
         """Return the pods of the Ray heads of one variant."""
@@ -147,9 +167,8 @@ class ClusterFleet:
     def _pods(self, key: Key, variant: str, role: str) -> list[Object]:
         return [
             pod
-            for pod in self._cache.labelled(PODS, DEPLOYMENT_LABEL, key)
-            if pod["metadata"]["labels"].get(VARIANT_LABEL) == variant
-            and pod["metadata"]["labels"].get(ROLE_LABEL) == role
+            for pod in self._of_variant(PODS, key, variant)
+            if pod["metadata"]["labels"].get(ROLE_LABEL) == role
         ]
 
     def replicas(self, key: Key, model: str, variant: str) -> list[ReplicaEndpoint]:

@@ -14,7 +14,7 @@ from typing import Any
 from trierarch.controller.replica_records import SILENCE_SECONDS, Announcement
 from trierarch.core.identifiers import ModelName, ReplicaId, VariantName
 from trierarch.core.replicas import DRAINED_REASON, ReplicaEndpoint, ReplicaState
-from trierarch_operators.labels import CLUSTER_LABEL, GROUP_LABEL
+from trierarch_operators.labels import CLUSTER_LABEL, GROUP_LABEL, REVISION_ANNOTATION
 
 Pod = Mapping[str, Any]
 
@@ -47,6 +47,12 @@ class Group:
         """
         namespace = self.pods[0]["metadata"].get("namespace", "") if self.pods else ""
         return ReplicaId(f"{namespace}.{self.cluster}.{self.name}")
+
+    @property
+    def revision(self) -> str:
+        """What runs on it, as its pods were told; empty where they were not."""
+        annotations = self.pods[0]["metadata"].get("annotations") or {} if self.pods else {}
+        return str(annotations.get(REVISION_ANNOTATION, ""))
 
     @property
     def is_working(self) -> bool:

@@ -13,6 +13,9 @@ VARIANT_LABEL = f"{GROUP}/variant"
 ROLE_LABEL = f"{GROUP}/role"
 """``head`` or ``engine``, on pods."""
 
+REVISION_ANNOTATION = f"{GROUP}/revision"
+"""What groups run, on RayServices and on pods: see ``revisions.py``."""
+
 RUNNER_ANNOTATION = f"{GROUP}/runner"
 """``simulated`` on a model deployment runs engines without weights, to rehearse."""
 

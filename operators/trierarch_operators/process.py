@@ -42,6 +42,8 @@ from trierarch_operators.model_deployment.manifests import RaySettings
 from trierarch_operators.model_deployment.pod_templates import PodSettings
 from trierarch_operators.model_deployment.reconcile import Reconciler
 from trierarch_operators.model_deployment.reporting import StatusReporter
+from trierarch_operators.model_deployment.retirement import ClusterRetirement
+from trierarch_operators.model_deployment.rollout import TrialSettings
 from trierarch_operators.model_deployment.scaling import ClusterScaler
 from trierarch_operators.object_cache import Key, Object, ObjectCache, key_of
 from trierarch_operators.resources import (
@@ -162,14 +164,29 @@ class Operator:
             hears_replicas=bool(settings.announce_url),
         )
         self.fleet = ClusterFleet(self.cache, self.announced, clock, self._on_announcement)
+        decider = Decider(
+            DecidingParts(
+                client=client,
+                ledger=ledger,
+                metrics=self.metrics,
+                tracer=tracer,
+                clock=clock,
+                admissions=self.fleet.admissions,
+                gateway_admin_url=settings.gateway_admin_url,
+                cost_window_seconds=settings.cost_window_seconds,
+            )
+        )
         self.reconciler = Reconciler(
             api,
             self.cache,
             self.fleet,
             self._scaler,
+            ClusterRetirement(api, events, clock),
+            lambda key, variant: decider.outcomes(str(key), variant),
             events,
             self._reporter,
             build_ray_settings(settings),
+            TrialSettings(settings.update_observation_seconds, settings.update_deadline_seconds),
             settings.drain_seconds,
             clock,
             self.may_act,
@@ -204,18 +221,7 @@ class Operator:
             api,
             self.cache,
             self.fleet,
-            Decider(
-                DecidingParts(
-                    client=client,
-                    ledger=ledger,
-                    metrics=self.metrics,
-                    tracer=tracer,
-                    clock=clock,
-                    admissions=self.fleet.admissions,
-                    gateway_admin_url=settings.gateway_admin_url,
-                    cost_window_seconds=settings.cost_window_seconds,
-                )
-            ),
+            decider,
             decision_events,
             self.costs.prices,
             self.tenants.budgets_of,

@@ -113,11 +113,23 @@ PAGES: dict[str, Page] = {
     "Draining": _well(("Progressing",), "Groups finish their last answers before they go."),
     "Updating": Page(
         ("Progressing",),
-        "The engine was changed. KubeRay makes a second cluster beside the first and moves over"
-        " when that one serves; until then both cost money.",
-        "`kubectl describe rayservice`, conditions UpgradeInProgress and Ready.",
-        "Wait. If the new cluster never serves, the old one goes on; put the change back to"
-        " end the attempt.",
+        "The engine was changed. A second cluster is made beside the first. Once it serves both get"
+        " requests, and if the new one fails no more of them than the old one for two minutes, the"
+        " old one finishes its answers and goes. Until then both cost money. The operator's"
+        " settings updateObservationSeconds and updateDeadlineSeconds say how long.",
+        "`kubectl get pods -L ray.io/cluster`; `kubectl describe rayservice`, UpgradeInProgress.",
+        "Wait. Put the change back to end the attempt. Where there is no room for both, remove a"
+        " group first, or suspend and resume the deployment.",
+    ),
+    "RolledBack": Page(
+        ("Progressing",),
+        "An update was taken back: its groups failed too many requests, or none served in time;"
+        " the message has the numbers or the error. What served before goes on and is made whole"
+        " again, and this update is not tried a second time.",
+        f"{_PODS}; the log of the container `ray` of the update's pods, while they are there; the"
+        " Event RolledBack.",
+        "Correct the spec: any other change is tried anew. Putting the old spec back ends this"
+        " condition. To try the very same again, put the old spec back first.",
     ),
     "Deleting": Page(
         ("Progressing",),

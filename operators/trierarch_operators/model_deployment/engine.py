@@ -136,14 +136,29 @@ def build_engine_spec(
     return found
 
 
+def build_arguments(
+    engine: EngineSpec, *, runner: str, announce: Mapping[str, str] | None, drain_seconds: float
+) -> dict[str, Any]:
+    """Return what a replica is made from.
+
+    Args:
+        engine: What it runs.
+        runner: ``vllm`` or ``simulated``.
+        announce: Where it tells of itself; None tells nobody.
+        drain_seconds: The longest that an answer may hold up its end.
+    """
+    arguments: dict[str, Any] = {
+        "engine": engine.model_dump(mode="json"),
+        "runner": runner,
+        "drain_seconds": drain_seconds,
+    }
+    if announce is not None:
+        arguments["announce"] = dict(announce)
+    return arguments
+
+
 def build_serve_config(
-    application: str,
-    engine: EngineSpec,
-    serve_replicas: int,
-    *,
-    runner: str,
-    announce: Mapping[str, str] | None,
-    drain_seconds: float,
+    application: str, arguments: Mapping[str, Any], serve_replicas: int
 ) -> dict[str, Any]:
     """Return Ray Serve's configuration of one variant.
 
@@ -153,24 +168,14 @@ def build_serve_config(
 
     Args:
         application: Name of the application.
-        engine: What a replica runs.
+        arguments: What a replica is made from.
         serve_replicas: How many Serve shall work towards.
-        runner: ``vllm`` or ``simulated``.
-        announce: Where replicas tell of themselves; None tells nobody.
-        drain_seconds: The longest that an answer may hold up the end of its replica.
     """
-    arguments: dict[str, Any] = {
-        "engine": engine.model_dump(mode="json"),
-        "runner": runner,
-        "drain_seconds": drain_seconds,
-    }
-    if announce is not None:
-        arguments["announce"] = dict(announce)
     document: dict[str, Any] = {
         "name": application,
         "route_prefix": f"/{application}",
         "import_path": IMPORT_PATH,
-        "args": arguments,
+        "args": dict(arguments),
     }
     applications = []
     if serve_replicas:

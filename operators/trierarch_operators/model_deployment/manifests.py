@@ -19,11 +19,13 @@ from trierarch.api.v1alpha1.model_deployment import ModelDeploymentSpec, Variant
 from trierarch_operators.group_plan import GroupPlan
 from trierarch_operators.labels import (
     DEPLOYMENT_LABEL,
+    REVISION_ANNOTATION,
     ROLE_LABEL,
     RUNNER_ANNOTATION,
     VARIANT_LABEL,
 )
 from trierarch_operators.model_deployment.engine import (
+    build_arguments,
     build_engine_spec,
     build_serve_config,
     parse_source,
@@ -34,6 +36,7 @@ from trierarch_operators.model_deployment.pod_templates import (
     build_engine_template,
     build_head_template,
 )
+from trierarch_operators.revisions import compute_revision, mark_pods
 
 RAY_API_VERSION = "ray.io/v1"
 WORKER_GROUP = "groups"
@@ -48,7 +51,9 @@ SERVE_REPLICAS_ANNOTATION = f"{GROUP}/serve-replicas"
 _MOST_NAME_LENGTH = 47
 """KubeRay refuses longer names of RayServices."""
 
-_CLUSTER_DELETION_DELAY_SECONDS = 60
+_CLUSTER_DELETION_DELAY_SECONDS = 3600
+"""Of a cluster that an update has replaced: the operator removes it as soon as the update has
+proved itself and the last answer is out. This is for when no operator runs."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -133,14 +138,16 @@ def build_ray_service(
     announce = None
     if settings.announce_url:
         announce = {"url": settings.announce_url, "token_file": f"{TOKEN_FOLDER}/token"}
-    serve = build_serve_config(
-        application_name(spec.model.name),
+    arguments = build_arguments(
         engine,
-        counts.serve_replicas,
         runner=owner.annotations.get(RUNNER_ANNOTATION, "vllm"),
         announce=announce,
         drain_seconds=settings.pods.drain_seconds,
     )
+    serve = build_serve_config(application_name(spec.model.name), arguments, counts.serve_replicas)
+    cluster = _build_cluster(labels, spec, variant, accelerator_class, plan, counts, settings)
+    revision = compute_revision(arguments, cluster)
+    mark_pods(cluster, revision)
     metadata_labels = dict(labels)
     if spec.gang_admission is not None:
         # KubeRay copies these to the cluster, where the schedulers look.
@@ -170,17 +177,16 @@ def build_ray_service(
         "spec": {
             # JSON is YAML, and written a hundred times faster.
             "serveConfigV2": json.dumps(serve, indent=1),
-            # A change of the engine starts a second cluster beside the first, and moves over
-            # when that one serves.
+            # A change of the engine is a change of the pods, which carry its revision: it starts
+            # a second cluster beside the first, and moves over when that one serves.
             "upgradeStrategy": {"type": "NewCluster"},
             "rayClusterDeletionDelaySeconds": _CLUSTER_DELETION_DELAY_SECONDS,
             "excludeHeadPodFromServeSvc": True,
-            "rayClusterConfig": _build_cluster(
-                labels, spec, variant, accelerator_class, plan, counts, settings
-            ),
+            "rayClusterConfig": cluster,
         },
     }
     manifest["metadata"]["annotations"] = {
+        REVISION_ANNOTATION: revision,
         SERVE_REPLICAS_ANNOTATION: str(counts.serve_replicas),
         FINGERPRINT_ANNOTATION: fingerprint(manifest),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from trierarch.adapters.kubernetes import KubernetesApi, Refused
 from trierarch.api.v1alpha1 import GROUP
 from trierarch.api.v1alpha1.model_deployment import ModelDeployment, Variant
+from trierarch.controller.outcomes import Outcome
 from trierarch.core.clock import Clock
 from trierarch.core.errors import InvalidInput
 from trierarch.core.replicas import ReplicaState
@@ -37,6 +38,8 @@ from trierarch_operators.model_deployment.manifests import (
     ray_service_name,
 )
 from trierarch_operators.model_deployment.reporting import FIELD_MANAGER, StatusReporter
+from trierarch_operators.model_deployment.retirement import ClusterRetirement
+from trierarch_operators.model_deployment.rollout import TrialSettings, plan_rollout
 from trierarch_operators.model_deployment.scaling import ClusterScaler
 from trierarch_operators.model_deployment.status import VariantState
 from trierarch_operators.object_cache import (
@@ -49,9 +52,9 @@ from trierarch_operators.object_cache import (
 )
 from trierarch_operators.resources import (
     MODEL_DEPLOYMENTS,
-    RAY_CLUSTERS,
     RAY_SERVICES,
 )
+from trierarch_operators.revisions import read_previous, read_refused
 from trierarch_operators.status_writes import apply_finalizers
 
 _logger = logging.getLogger(__name__)
@@ -70,9 +73,12 @@ class Reconciler:
         cache: For reads.
         fleet: Knows plans and groups.
         scaler: Adds and removes groups of a Ray cluster.
+        retirement: Removes clusters that others have replaced.
+        outcomes: Returns how requests ended at a variant's replicas.
         events: Tells people.
         reporter: Writes what is found into the status.
         settings: What is the same for all clusters.
+        trial: How long an update is looked at.
         drain_seconds: The longest that running answers hold up a deletion.
         clock: Time.
         leads: Whether this process may write.
@@ -84,9 +90,12 @@ class Reconciler:
         cache: ObjectCache,
         fleet: ClusterFleet,
         scaler: ClusterScaler,
+        retirement: ClusterRetirement,
+        outcomes: Callable[[Key, str], Mapping[str, Outcome]],
         events: EventRecorder,
         reporter: StatusReporter,
         settings: RaySettings,
+        trial: TrialSettings,
         drain_seconds: float,
         clock: Clock,
         leads: Callable[[], bool],
@@ -95,6 +104,9 @@ class Reconciler:
         self._cache = cache
         self._fleet = fleet
         self._scaler = scaler
+        self._retirement = retirement
+        self._outcomes = outcomes
+        self._trial = trial
         self._events = events
         self._reporter = reporter
         self._settings = settings
@@ -142,7 +154,13 @@ class Reconciler:
         )
         # Without pods everything that can happen is an event of the API server.
         is_moving = any(
-            state.waiting or state.failure or state.starting or state.draining for state in states
+            state.waiting
+            or state.failure
+            or state.starting
+            or state.draining
+            or state.is_updating
+            or state.is_replacing
+            for state in states
         )
         return _LOOK_AGAIN_SECONDS if is_moving else None
 
@@ -165,6 +183,7 @@ class Reconciler:
         name = ray_service_name(key.name, variant.name)
         problem = ("", "")
         waiting = ""
+        is_replacing = False
         if not deployment.spec.paused:
             try:
                 await self._apply_service(found, deployment, planned, desired, groups)
@@ -172,14 +191,17 @@ class Reconciler:
                 if isinstance(error, Refused) and error.status not in (400, 409, 422):
                     raise
                 problem = (str(error), _problem_reason(error))
-            clusters = [
-                cluster
-                for cluster in self._cache.labelled(RAY_CLUSTERS, DEPLOYMENT_LABEL, key)
-                if cluster["metadata"]["labels"].get(VARIANT_LABEL) == variant.name
-            ]
+            service = self._cache.get(RAY_SERVICES, Key(key.namespace, name))
+            clusters = self._fleet.clusters(key, variant.name)
             for cluster in clusters:
+                if service is not None and await self._retirement.retire(
+                    found, service, cluster, clusters, groups
+                ):
+                    is_replacing = True
+                    continue
                 waiting = await self._scaler.scale(found, cluster, groups, desired) or waiting
         service = self._cache.get(RAY_SERVICES, Key(key.namespace, name))
+        refused = read_refused(service)
         counts = count_groups(groups, self._clock.monotonic_seconds())
         failure = None
         if desired:
@@ -190,7 +212,9 @@ class Reconciler:
             ray_service=name if service is not None else "",
             layout=str(planned.plan.layout),
             desired=desired,
-            is_updating=_is_updating(service),
+            is_updating=_is_updating(service) or read_previous(service) is not None,
+            is_replacing=is_replacing,
+            rolled_back=refused.message if refused is not None else "",
             problem=problem[0],
             problem_reason=problem[1],
             waiting=waiting,
@@ -235,9 +259,10 @@ class Reconciler:
             counts,
             live and version_of(live),
         )
-        if live is not None and held.get(planned.variant.name) == basis:
+        # An update on trial is judged at every look.
+        if live is not None and held.get(planned.variant.name) == basis and not _is_tried(live):
             return
-        manifest = build_ray_service(
+        wanted = build_ray_service(
             owner,
             deployment.spec,
             planned.variant,
@@ -246,6 +271,16 @@ class Reconciler:
             counts,
             self._settings,
         )
+        rollout = plan_rollout(
+            wanted,
+            live,
+            groups,
+            self._outcomes(key_of(found), planned.variant.name),
+            counts,
+            self._clock.unix_seconds(),
+            self._trial,
+        )
+        manifest = rollout.manifest
         if live is not None and holds(manifest, live):
             held[planned.variant.name] = basis
             return
@@ -256,6 +291,10 @@ class Reconciler:
             what, reason = ("changed", "RayServiceChanged")
             if controller is None:
                 what, reason = ("adopted", "RayServiceAdopted")
+        if rollout.is_turning and rollout.refused is not None:
+            note = f"RayService {name} is as before its update: {rollout.refused.message}"
+            self._events.record(found, "RollBack", "RolledBack", note, "Warning")
+            return
         self._events.record(
             found, "Apply", reason, f"{what} RayService {name} for {count_groups_in_words(desired)}"
         )
@@ -384,6 +423,11 @@ def _serve_replicas(live: Object | None, desired: int, groups: Sequence[Group]) 
         return desired
     placed = sum(group.is_placed for group in groups)
     return min(desired, max(int(told), placed))
+
+
+def _is_tried(service: Object) -> bool:
+    """Return whether an update is on trial beside what served before."""
+    return read_previous(service) is not None and read_refused(service) is None
 
 
 def _is_updating(service: Object | None) -> bool:

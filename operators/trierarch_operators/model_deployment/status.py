@@ -26,7 +26,9 @@ class VariantState:
         ready: Whole groups that serve.
         starting: Whole groups on their way.
         draining: Whole groups that finish what they have.
-        is_updating: Whether a second cluster is being made for a changed engine.
+        is_updating: Whether a second cluster is made for a changed engine, or is on trial.
+        is_replacing: Whether a cluster that another has replaced is still there.
+        rolled_back: Why an update was taken back; empty if none was.
         problem: Why it cannot be run as it is written; empty if it can.
         problem_reason: CamelCase word for that.
         waiting: What is missing for a group that cannot be placed; empty if nothing is.
@@ -41,6 +43,8 @@ class VariantState:
     starting: int = 0
     draining: int = 0
     is_updating: bool = False
+    is_replacing: bool = False
+    rolled_back: str = ""
     problem: str = ""
     problem_reason: str = ""
     waiting: str = ""
@@ -87,12 +91,17 @@ def _progressing(
             message = f"variant {variant.name}: {variant.waiting}"
             return finding("False", "InsufficientCapacity", message[:1000])
     for variant in variants:
+        if variant.rolled_back:
+            message = f"variant {variant.name}: {variant.rolled_back}"
+            return finding("False", "RolledBack", message)
+    for variant in variants:
         if variant.failure is not None:
             message = f"variant {variant.name}: {variant.failure.message}"
             return finding("False", variant.failure.reason, message)
     updating = [variant.name for variant in variants if variant.is_updating]
     if updating:
-        return finding("True", "Updating", f"a new cluster is made for {', '.join(updating)}")
+        message = f"{', '.join(updating)}: an update is on trial beside what served before"
+        return finding("True", "Updating", message)
     missing = sum(max(0, variant.desired - variant.ready) for variant in variants)
     draining = sum(variant.draining for variant in variants)
     if missing:

@@ -11,7 +11,7 @@ import asyncio
 import dataclasses
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import httpx
 from sqlalchemy.exc import SQLAlchemyError
@@ -38,6 +38,7 @@ from trierarch.controller.observing import (
     oldest_unix_seconds,
     parse_engine_metrics,
 )
+from trierarch.controller.outcomes import Outcome, read_outcome
 from trierarch.controller.telemetry import ControllerMetrics, trace_decision
 from trierarch.core.clock import Clock
 from trierarch.core.errors import TrierarchError
@@ -106,6 +107,7 @@ class _Memory:
     gateway: GatewayReader = dataclasses.field(default_factory=GatewayReader)
     engines: dict[str, EngineReader] = dataclasses.field(default_factory=dict)
     cold_starts_seconds: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    outcomes: dict[str, dict[str, Outcome]] = dataclasses.field(default_factory=dict)
     recorded_outcome: tuple[object, ...] | None = None
     recorded_seconds: float = 0.0
 
@@ -146,6 +148,11 @@ class Decider:
         """Drop what is remembered of a deployment that is gone."""
         self._memories.pop(deployment, None)
         self._parts.admissions.forget(deployment)
+
+    def outcomes(self, deployment: str, variant: str) -> Mapping[str, Outcome]:
+        """Return how requests ended at a variant's replicas, by replica, when last looked at."""
+        memory = self._memories.get(deployment)
+        return {} if memory is None else memory.outcomes.get(variant, {})
 
     async def decide(
         self, subject: Subject, document: dict[str, object] | None, act: Act
@@ -272,6 +279,9 @@ class Decider:
         scraped = {
             str(replica.replica_id): None if text is None else parse_engine_metrics(text)
             for replica, text in zip(ready, texts, strict=True)
+        }
+        memory.outcomes[variant.name] = {
+            replica: read_outcome(metrics) for replica, metrics in scraped.items() if metrics
         }
         reader = memory.engines.setdefault(variant.name, EngineReader())
         return reader.read(scraped, self._parts.clock.unix_seconds())

@@ -29,6 +29,7 @@ from trierarch.autoscaling.signals import (
     TierSignals,
     measure,
 )
+from trierarch.controller.outcomes import FINISHED_COUNTER, HTTP_COUNTER, outcome_key
 
 MEAN_WINDOW_SECONDS = 60.0
 """Over which request lengths are averaged."""
@@ -232,11 +233,11 @@ def parse_engine_metrics(text: str) -> dict[str, float]:
     """Return the metrics that scaling reads from an engine's ``/metrics``, labels summed.
 
     A bucket of a histogram goes by the histogram's name and its upper edge, as in
-    ``NAME_bucket:0.05``.
+    ``NAME_bucket:0.05``, and how requests ended by the names of ``outcomes``.
     """
     buckets = f"{_TPOT_HISTOGRAM}_bucket"
     sums = (f"{_TPOT_HISTOGRAM}_sum", f"{_TPOT_HISTOGRAM}_count")
-    wanted = (*_ENGINE_GAUGES, *_ENGINE_COUNTERS, *sums, buckets)
+    wanted = (*_ENGINE_GAUGES, *_ENGINE_COUNTERS, *sums, buckets, FINISHED_COUNTER, HTTP_COUNTER)
     # An engine has hundreds of histogram lines; parsing them all would cost more than deciding.
     lines = [line for line in text.splitlines() if line.startswith(wanted)]
     found: dict[str, float] = {}
@@ -245,6 +246,11 @@ def parse_engine_metrics(text: str) -> dict[str, float]:
             if sample.name not in wanted:
                 continue
             name = sample.name
+            if name in (FINISHED_COUNTER, HTTP_COUNTER):
+                outcome = outcome_key(name, sample.labels)
+                if outcome is None:
+                    continue
+                name = outcome
             if name == buckets:
                 name = f"{name}:{sample.labels['le']}"
             found[name] = found.get(name, 0.0) + sample.value

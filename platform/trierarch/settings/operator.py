@@ -72,6 +72,10 @@ class OperatorSettings(BaseSettings):
     """How long a group may be placed in part before all of it is given back."""
     placement_pause_seconds: PositiveFloat = 30.0
     """Until a group that was given back is tried again; doubles each time, up to ten minutes."""
+    update_observation_seconds: NonNegativeFloat = 120.0
+    """How long an update's groups serve beside those from before, until these go."""
+    update_deadline_seconds: PositiveFloat = 1800.0
+    """How long an update may take until its first group serves; then it is rolled back."""
     capacity_interval_seconds: PositiveFloat = 5.0
     """Between two entries of what exists into the ledger."""
     cost_interval_seconds: PositiveFloat = 15.0

@@ -157,7 +157,7 @@ def test_what_others_change_is_repaired_and_what_they_add_stays(
 
     def is_repaired() -> bool:
         found = cluster.get("RayService", place, "chat-h200")
-        return found is not None and found["spec"]["rayClusterDeletionDelaySeconds"] == 60
+        return found is not None and found["spec"]["rayClusterDeletionDelaySeconds"] == 3600
 
     wait_for(is_repaired, "the field to be repaired")
     found = cluster.get("RayService", place, "chat-h200")

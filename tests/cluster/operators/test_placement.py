@@ -21,7 +21,7 @@ from .conftest import Cluster, RunningOperator, StartOperator, wait_for
 
 pytestmark = pytest.mark.cluster("kuberay")
 
-SOON = {"PLACEMENT_GRACE_SECONDS": "2", "PLACEMENT_PAUSE_SECONDS": "5"}
+SOON = {"PLACEMENT_GRACE_SECONDS": "5", "PLACEMENT_PAUSE_SECONDS": "5"}
 
 
 @pytest.fixture(scope="module")

@@ -170,6 +170,18 @@ def live_a_life(cluster: Cluster, namespace: str, accelerator: str, url: str) ->
         lambda: (cluster.get("ModelDeployment", namespace, "chat") or {}).get("status"),
         "the status, which is written behind",
     )
+    replaced = {**ray_cluster, "metadata": {"name": "chat-v-old", "labels": labels}}
+    cluster.apply(replaced, namespace)
+    cluster.ask(
+        "PATCH",
+        f"/apis/ray.io/v1/namespaces/{namespace}/rayservices/chat-v/status",
+        {"status": {"activeServiceStatus": {"rayClusterName": "chat-v-x"}}},
+        content_type="application/merge-patch+json",
+    )
+    wait_for(
+        lambda: cluster.get("RayCluster", namespace, "chat-v-old") is None,
+        "the replaced RayCluster to go",
+    )
     token = cluster.ask(
         "POST",
         f"/api/v1/namespaces/{namespace}/serviceaccounts/default/token",
