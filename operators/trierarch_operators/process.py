@@ -33,6 +33,7 @@ from trierarch.observability.tracing import Tracer
 from trierarch.settings.operator import OperatorSettings
 from trierarch_operators.announced import AnnouncementBook
 from trierarch_operators.autoscaler.reconcile import AutoscalerReconciler
+from trierarch_operators.context import ControllerContext
 from trierarch_operators.cost_controller.reconcile import CostReconciler
 from trierarch_operators.events import EventRecorder
 from trierarch_operators.fleet import ClusterFleet
@@ -164,6 +165,7 @@ class Operator:
             hears_replicas=bool(settings.announce_url),
         )
         self.fleet = ClusterFleet(self.cache, self.announced, clock, self._on_announcement)
+        context = ControllerContext(api, self.cache, self.fleet, clock, self.may_act)
         decider = Decider(
             DecidingParts(
                 client=client,
@@ -177,9 +179,7 @@ class Operator:
             )
         )
         self.reconciler = Reconciler(
-            api,
-            self.cache,
-            self.fleet,
+            context,
             self._scaler,
             ClusterRetirement(api, events, clock),
             lambda key, variant: decider.outcomes(str(key), variant),
@@ -188,45 +188,23 @@ class Operator:
             build_ray_settings(settings),
             TrialSettings(settings.update_observation_seconds, settings.update_deadline_seconds),
             settings.drain_seconds,
-            clock,
-            self.may_act,
         )
         self.queue = WorkQueue(self.reconciler.reconcile)
-        self.costs = CostReconciler(
-            api,
-            self.cache,
-            self.fleet,
-            ledger,
-            settings.cost_window_seconds,
-            clock,
-            self.may_act,
-        )
+        self.costs = CostReconciler(context, ledger, settings.cost_window_seconds)
         self.accountant = None
         if ledger is not None:
             self.accountant = Accountant(
                 ledger, self.costs.priced, self.metrics, settings.cost_window_seconds
             )
         self.tenants = TenantReconciler(
-            api,
-            self.cache,
-            self.fleet,
-            ledger,
-            self.metrics,
-            tenant_events,
-            self.costs.prices,
-            clock,
-            self.may_act,
+            context, ledger, self.metrics, tenant_events, self.costs.prices
         )
         self.autoscaler = AutoscalerReconciler(
-            api,
-            self.cache,
-            self.fleet,
+            context,
             decider,
             decision_events,
             self.costs.prices,
             self.tenants.budgets_of,
-            clock,
-            self.may_act,
         )
         self.decisions = WorkQueue(self.autoscaler.reconcile)
         self._decided: dict[Key, object] = {}

@@ -13,12 +13,10 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from trierarch.adapters.kubernetes import KubernetesApi
 from trierarch.api.v1alpha1.model_deployment import ModelDeployment
 from trierarch.autoscaling.decision import ScalingDecision
 from trierarch.autoscaling.signals import HourlyBudget
 from trierarch.controller.deciding import Decider
-from trierarch.core.clock import Clock
 from trierarch.core.errors import InvalidInput, TrierarchError
 from trierarch.cost.prices import PriceBook
 from trierarch_operators.autoscaler.status import (
@@ -27,9 +25,10 @@ from trierarch_operators.autoscaler.status import (
     wants_other_counts,
 )
 from trierarch_operators.autoscaler.subjects import build_subject
+from trierarch_operators.context import ControllerContext
 from trierarch_operators.events import EventRecorder
-from trierarch_operators.fleet import ClusterFleet, PlannedVariant
-from trierarch_operators.object_cache import Key, Object, ObjectCache
+from trierarch_operators.fleet import PlannedVariant
+from trierarch_operators.object_cache import Key, Object
 from trierarch_operators.price_books import price_of
 from trierarch_operators.resources import MODEL_DEPLOYMENTS
 from trierarch_operators.status_writes import apply_status
@@ -46,38 +45,30 @@ class AutoscalerReconciler:
     """Looks at model deployments.
 
     Args:
-        api: For writes.
-        cache: For reads.
-        fleet: Knows plans and replicas.
+        context: What it works with.
         decider: Makes decisions.
         events: Tells people.
         prices: Returns the book of now.
         budgets: Returns what its tenant's budgets leave for a deployment.
-        clock: Time.
-        leads: Whether this process may act.
     """
 
     def __init__(
         self,
-        api: KubernetesApi,
-        cache: ObjectCache,
-        fleet: ClusterFleet,
+        context: ControllerContext,
         decider: Decider,
         events: EventRecorder,
         prices: Callable[[], PriceBook],
         budgets: Callable[[Key, str | None], tuple[HourlyBudget, ...]],
-        clock: Clock,
-        leads: Callable[[], bool],
     ) -> None:
-        self._api = api
-        self._cache = cache
-        self._fleet = fleet
+        self._api = context.api
+        self._cache = context.cache
+        self._fleet = context.fleet
         self._decider = decider
         self._events = events
         self._prices = prices
         self._budgets = budgets
-        self._clock = clock
-        self._leads = leads
+        self._clock = context.clock
+        self._leads = context.leads
         self._asked_seconds = float("-inf")
         self._answer: asyncio.Future[dict[str, object] | None] | None = None
         self._words = asyncio.Lock()

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from trierarch.adapters.kubernetes import KubernetesApi
 from trierarch.adapters.ledger import Ledger
 from trierarch.controller.accounting import Priced
-from trierarch.core.clock import Clock
 from trierarch.core.errors import TrierarchError
 from trierarch.core.identifiers import ModelName, VariantName
 from trierarch.cost.documents import PriceDocument
 from trierarch.cost.prices import ANY_REGION, CapacityType, PriceBook, PriceEntry
 from trierarch.cost.unit_cost import UnitCost
+from trierarch_operators.context import ControllerContext
 from trierarch_operators.cost_controller.status import build_status, is_written
-from trierarch_operators.fleet import ClusterFleet
-from trierarch_operators.object_cache import Key, Object, ObjectCache, key_of, version_of
+from trierarch_operators.object_cache import Key, Object, key_of, version_of
 from trierarch_operators.price_books import price_of, read_entries
 from trierarch_operators.resources import MODEL_DEPLOYMENTS, PRICE_BOOKS
 from trierarch_operators.status_writes import apply_status
@@ -34,32 +32,24 @@ class CostReconciler:
     """Looks at prices and at what exists.
 
     Args:
-        api: For writes.
-        cache: For reads.
-        fleet: Knows plans and replicas.
+        context: What it works with.
         ledger: The books; None where there are none, which leaves unit costs missing.
         window_seconds: Over which spend and tokens are compared.
-        clock: Time.
-        leads: Whether this process may act.
     """
 
     def __init__(
         self,
-        api: KubernetesApi,
-        cache: ObjectCache,
-        fleet: ClusterFleet,
+        context: ControllerContext,
         ledger: Ledger | None,
         window_seconds: float,
-        clock: Clock,
-        leads: Callable[[], bool],
     ) -> None:
-        self._api = api
-        self._cache = cache
-        self._fleet = fleet
+        self._api = context.api
+        self._cache = context.cache
+        self._fleet = context.fleet
         self._ledger = ledger
         self._window_seconds = window_seconds
-        self._clock = clock
-        self._leads = leads
+        self._clock = context.clock
+        self._leads = context.leads
         self._read: tuple[object, PriceBook] = ((), PriceBook())
         self._imported: list[PriceEntry] = []
 

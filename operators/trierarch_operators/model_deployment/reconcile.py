@@ -15,16 +15,16 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from trierarch.adapters.kubernetes import KubernetesApi, Refused
+from trierarch.adapters.kubernetes import Refused
 from trierarch.api.v1alpha1 import GROUP
 from trierarch.api.v1alpha1.model_deployment import ModelDeployment, Variant
 from trierarch.controller.outcomes import Outcome
-from trierarch.core.clock import Clock
 from trierarch.core.errors import InvalidInput
 from trierarch.core.replicas import ReplicaState
 from trierarch_operators.conditions import holds
+from trierarch_operators.context import ControllerContext
 from trierarch_operators.events import EventRecorder
-from trierarch_operators.fleet import ClusterFleet, PlannedVariant
+from trierarch_operators.fleet import PlannedVariant
 from trierarch_operators.group_plan import CannotRun
 from trierarch_operators.groups import Group, is_coming, replica_endpoints
 from trierarch_operators.labels import DEPLOYMENT_LABEL, RUNNER_ANNOTATION, VARIANT_LABEL
@@ -45,7 +45,6 @@ from trierarch_operators.model_deployment.status import VariantState
 from trierarch_operators.object_cache import (
     Key,
     Object,
-    ObjectCache,
     controller_of,
     key_of,
     version_of,
@@ -69,9 +68,7 @@ class Reconciler:
     """Looks after model deployments.
 
     Args:
-        api: For writes.
-        cache: For reads.
-        fleet: Knows plans and groups.
+        context: What it works with.
         scaler: Adds and removes groups of a Ray cluster.
         retirement: Removes clusters that others have replaced.
         outcomes: Returns how requests ended at a variant's replicas.
@@ -80,15 +77,11 @@ class Reconciler:
         settings: What is the same for all clusters.
         trial: How long an update is looked at.
         drain_seconds: The longest that running answers hold up a deletion.
-        clock: Time.
-        leads: Whether this process may write.
     """
 
     def __init__(
         self,
-        api: KubernetesApi,
-        cache: ObjectCache,
-        fleet: ClusterFleet,
+        context: ControllerContext,
         scaler: ClusterScaler,
         retirement: ClusterRetirement,
         outcomes: Callable[[Key, str], Mapping[str, Outcome]],
@@ -97,12 +90,10 @@ class Reconciler:
         settings: RaySettings,
         trial: TrialSettings,
         drain_seconds: float,
-        clock: Clock,
-        leads: Callable[[], bool],
     ) -> None:
-        self._api = api
-        self._cache = cache
-        self._fleet = fleet
+        self._api = context.api
+        self._cache = context.cache
+        self._fleet = context.fleet
         self._scaler = scaler
         self._retirement = retirement
         self._outcomes = outcomes
@@ -111,8 +102,8 @@ class Reconciler:
         self._reporter = reporter
         self._settings = settings
         self._drain_seconds = drain_seconds
-        self._clock = clock
-        self._leads = leads
+        self._clock = context.clock
+        self._leads = context.leads
         self._held: dict[Key, dict[str, object]] = {}
 
     def forget(self, key: Key) -> None:

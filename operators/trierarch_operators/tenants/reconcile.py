@@ -13,20 +13,18 @@ from decimal import Decimal
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from trierarch.adapters.kubernetes import KubernetesApi
 from trierarch.adapters.ledger import Ledger
 from trierarch.autoscaling.signals import HourlyBudget
 from trierarch.controller.telemetry import ControllerMetrics
-from trierarch.core.clock import Clock
 from trierarch.core.errors import TrierarchError
 from trierarch.core.identifiers import ModelName
 from trierarch.cost.budgets import SECONDS_PER_DAY, Period, TenantTerms, day_of, first_day
 from trierarch.cost.prices import PriceBook
 from trierarch.ports import TenantBook
 from trierarch_operators.conditions import holds
+from trierarch_operators.context import ControllerContext
 from trierarch_operators.events import EventRecorder
-from trierarch_operators.fleet import ClusterFleet
-from trierarch_operators.object_cache import Key, Object, ObjectCache, key_of
+from trierarch_operators.object_cache import Key, Object, key_of
 from trierarch_operators.price_books import price_of
 from trierarch_operators.resources import MODEL_DEPLOYMENTS, TENANTS
 from trierarch_operators.tenants.allowances import PaidDeployment, build_allowances
@@ -49,38 +47,30 @@ class TenantReconciler:
     """Looks at all tenants.
 
     Args:
-        api: For writes.
-        cache: For reads.
-        fleet: Knows what deployments cost.
+        context: What it works with.
         ledger: Where terms go and charges come from; None where there is none.
         metrics: Budget figures.
         events: Tells people.
         prices: Returns the book of now.
-        clock: Time.
-        leads: Whether this process may act.
     """
 
     def __init__(
         self,
-        api: KubernetesApi,
-        cache: ObjectCache,
-        fleet: ClusterFleet,
+        context: ControllerContext,
         ledger: Ledger | None,
         metrics: ControllerMetrics,
         events: EventRecorder,
         prices: Callable[[], PriceBook],
-        clock: Clock,
-        leads: Callable[[], bool],
     ) -> None:
-        self._api = api
-        self._cache = cache
-        self._fleet = fleet
+        self._api = context.api
+        self._cache = context.cache
+        self._fleet = context.fleet
         self._ledger = ledger
         self._metrics = metrics
         self._events = events
         self._prices = prices
-        self._clock = clock
-        self._leads = leads
+        self._clock = context.clock
+        self._leads = context.leads
         self._changed = asyncio.Event()
         self._allowances: Mapping[Key, tuple[HourlyBudget, ...]] = {}
         self._told_missing: set[tuple[str, int]] = set()
