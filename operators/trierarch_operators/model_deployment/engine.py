@@ -15,10 +15,11 @@ import pydantic
 from trierarch.api.v1alpha1.accelerator_class import AcceleratorClassSpec
 from trierarch.api.v1alpha1.model_deployment import ModelDeploymentSpec, Variant
 from trierarch.core.errors import InvalidInput
+from trierarch.serving.elastic import ELASTIC_OPTIONS, find_obstacles
 from trierarch.serving.layout import Rendezvous, build_vllm_arguments
 from trierarch.serving.names import DEPLOYMENT_NAME
 from trierarch.serving.specification import EngineSpec, Parallelism
-from trierarch_operators.group_plan import GroupPlan, parse_quantity
+from trierarch_operators.group_plan import CannotRun, GroupPlan, parse_quantity
 
 IMPORT_PATH = "trierarch.serving.application:build_application"
 
@@ -133,6 +134,8 @@ def build_engine_spec(
         raise InvalidInput(f"{what}.{option}: {first['msg']}") from error
     except InvalidInput as error:
         raise InvalidInput(f"variants[{variant.name}].{error}") from error
+    if asked := sorted(ELASTIC_OPTIONS & further.keys()):
+        raise CannotRun("ElasticUnavailable", f"{what}.{asked[0]}: {find_obstacles(found)[0]}")
     return found
 
 

@@ -183,6 +183,10 @@ def refuse(name: str, **variant: Any) -> str:
     [
         ({"accelerator": "TPU"}, "variants[h200].accelerator: there is no AcceleratorClass TPU"),
         (
+            {"engineArgs": {"enable-elastic-ep": True, "enable-eplb": True}},
+            "variants[h200].engineArgs.enable-elastic-ep: Trierarch places and starts every rank",
+        ),
+        (
             {"parallelism": {"tensor": 16, "expert": True}},
             "h200.parallelism.tensor: 16 do not fit on a node of 8",
         ),
