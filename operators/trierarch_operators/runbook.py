@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from trierarch_operators.runbook_alerts import build_alert_index, build_alert_pages
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Page:
@@ -175,6 +177,15 @@ PAGES: dict[str, Page] = {
         "`trierarch plan --model CONFIG_JSON --accelerator NAME` shows every layout and why not.",
         "Give data, tensor and expert yourself, relax the objective, or take an accelerator with"
         " more memory.",
+    ),
+    "ElasticUnavailable": Page(
+        ("Progressing",),
+        "engineArgs ask for elastic expert parallelism, in which a running group gets more or"
+        " fewer ranks; the message says what stands against it here.",
+        "[Decision 0012](../decisions/0012-whole-groups-scale.md)",
+        "Remove enable-elastic-ep and elastic-ep-max-dp-size: the autoscaler adds and removes"
+        " whole groups. For other sizes of a group give a second variant with another"
+        " parallelism.data.",
     ),
     "NameTaken": Page(
         ("Progressing",),
@@ -355,15 +366,17 @@ def build_pages() -> dict[str, str]:
     lines = [
         "# Runbook",
         "",
-        "One page for each reason that a condition of a ModelDeployment or a Tenant may give."
-        " Made by `make generate`",
-        "from `trierarch_operators/runbook.py`.",
+        "One page for each reason that a condition of a ModelDeployment or a Tenant may give, and"
+        " one for each alert.",
+        "Made by `make generate` from `trierarch_operators/runbook.py` and `runbook_alerts.py`.",
         "",
         "| reason | condition | meaning |",
         "|---|---|---|",
     ]
     for reason, page in sorted(PAGES.items()):
         lines.append(f"| [{reason}]({reason}.md) | {', '.join(page.conditions)} | {page.meaning} |")
+    lines += build_alert_index()
+    pages |= build_alert_pages()
     pages["README.md"] = "\n".join(lines) + "\n"
     return pages
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from tests.chart.chart import CHART
 
+ROOT = Path(__file__).resolve().parents[2]
 RULES = CHART / "files" / "rules" / "trierarch.yaml"
 TESTS = Path(__file__).with_name("rules_test.yaml")
 
@@ -27,6 +28,14 @@ def test_every_alert_has_a_case_in_which_it_fires() -> None:
         if case["exp_alerts"]
     }
     assert fires == rules
+
+
+def test_every_alert_leads_to_its_page() -> None:
+    for group in yaml.safe_load(RULES.read_text())["groups"]:
+        for rule in group["rules"]:
+            page = rule["annotations"]["runbook_url"]
+            assert page == f"docs/runbook/{rule['alert']}.md"
+            assert (ROOT / page).is_file()
 
 
 def test_alerts_fire_and_stay_silent_as_written(tmp_path: Path) -> None:

@@ -380,10 +380,24 @@ class TestMonitoring:
             ports = [port["name"] for port in service["spec"]["ports"]]
             assert monitor["spec"]["endpoints"][0]["port"] in ports
 
-    def test_rules_and_dashboards_arrive_whole(self, full: Rendered) -> None:
+    def test_rules_arrive_whole(self, full: Rendered) -> None:
         [rule] = full.all("PrometheusRule").values()
         source = yaml.safe_load((CHART / "files/rules/trierarch.yaml").read_text())
         assert rule["spec"] == source
+
+    def test_runbook_links_begin_where_people_read_them(self, helm: Helm) -> None:
+        values = {
+            "monitoring": {
+                "prometheusRule": {"enabled": True, "runbookUrl": "https://wiki.example/runbook/"}
+            }
+        }
+        [rule] = helm.render(values).all("PrometheusRule").values()
+        for group in rule["spec"]["groups"]:
+            for one in group["rules"]:
+                url = one["annotations"]["runbook_url"]
+                assert url == f"https://wiki.example/runbook/{one['alert']}.md"
+
+    def test_dashboards_arrive_whole(self, full: Rendered) -> None:
         boards = {
             key: text
             for one in full.all("ConfigMap").values()

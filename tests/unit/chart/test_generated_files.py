@@ -145,7 +145,7 @@ def test_alerts_name_metrics_and_labels_that_exist(rule: dict[str, object]) -> N
     labels = {label for metric in METRICS if metric.name in used for label in metric.labels}
     annotations = rule["annotations"]
     assert isinstance(annotations, dict)
-    assert set(annotations) == {"summary", "description"}
+    assert set(annotations) == {"summary", "description", "runbook_url"}
     text = " ".join([*annotations.values(), str(rule["expr"])])
     named = set(re.findall(r"\$labels\.([a-z_]+)", text))
     for group in re.findall(r"\b(?:by|on) \(([a-z_, ]+)\)", text):
