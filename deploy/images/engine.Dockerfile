@@ -41,7 +41,7 @@ RUN --mount=type=bind,target=/context \
     python3 -m venv /opt/tools; \
     /opt/tools/bin/pip install --require-hashes -r /context/requirements/bootstrap.lock
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc g++ libc6-dev libnuma-dev
-ENV UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1
+ENV UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1
 
 FROM tools AS cpu-environment
 RUN --mount=type=bind,target=/context set -e; \
