@@ -106,6 +106,9 @@ def build_engine_environment(spec: EngineSpec) -> dict[str, str]:
             # Pinning ranks to cores would put two replicas on the same core.
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": str(spec.threads_per_rank),
+            # Images have no compiler. Also an engine told to compile nothing does it, for the
+            # vocabulary that tensor-parallel ranks share.
+            "TORCH_COMPILE_DISABLE": "1",
         }
         if spec.parallelism.ranks == 1:
             # Keeps the worker in the engine's process; vLLM would start one more only to set

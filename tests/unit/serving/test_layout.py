@@ -77,8 +77,9 @@ def test_cpu_and_gpu_differ_in_environment_only_where_they_must() -> None:
     assert cpu["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     group = build_engine_environment(spec(parallelism={"tensor": 2}))
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in group
+    assert group["TORCH_COMPILE_DISABLE"] == "1"  # images have no compiler
     gpu = build_engine_environment(spec(device="cuda"))
-    assert "OMP_NUM_THREADS" not in gpu
+    assert not {"OMP_NUM_THREADS", "TORCH_COMPILE_DISABLE"} & set(gpu)
     assert gpu["TRIERARCH_ENGINE_FATE_SHARING"] == "1"
 
 
