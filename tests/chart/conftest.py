@@ -1,4 +1,4 @@
-"""Helm, built from its pinned module."""
+"""Helm and promtool, built from their pinned modules."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from tests.cluster.build import build
 @pytest.fixture(scope="session")
 def helm_program() -> Path:
     return build("helm")
+
+
+@pytest.fixture(scope="session")
+def promtool_program() -> Path:
+    return build("promtool")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
 import yaml
 from tests.chart.chart import CHART
 
@@ -38,14 +37,11 @@ def test_every_alert_leads_to_its_page() -> None:
             assert (ROOT / page).is_file()
 
 
-def test_alerts_fire_and_stay_silent_as_written(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed here; on Debian it is in the package prometheus")
+def test_alerts_fire_and_stay_silent_as_written(promtool_program: Path, tmp_path: Path) -> None:
     for file in (RULES, TESTS):
         shutil.copy(file, tmp_path)
     done = subprocess.run(
-        [promtool, "test", "rules", TESTS.name],
+        [str(promtool_program), "test", "rules", TESTS.name],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -151,7 +151,10 @@ def _build(module: ToolModule, target: Path, stream: TextIO, lock_descriptor: in
 
 def _build_command(go: str, module: ToolModule, folder: Path) -> list[str]:
     """Return the command that builds a module's binaries into a folder."""
-    command = [go, "-C", str(module.folder), "build", "-v", "-ldflags", module.linker_flags, "-o"]
+    command = [go, "-C", str(module.folder), "build", "-v", "-ldflags", module.linker_flags]
+    if module.tags:
+        command += ["-tags", ",".join(module.tags)]
+    command.append("-o")
     if len(module.packages) == 1:
         ((name, package),) = module.packages.items()
         return [*command, str(folder / name), package]

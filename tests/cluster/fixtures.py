@@ -24,7 +24,11 @@ EXISTING_CLUSTER_VARIABLE = "KUBECONFIG_FOR_TESTS"
 TOOLS = ("kubernetes", "etcd", "kwok")
 """What every test of the API tier needs."""
 
-TOOLS_OF_FIXTURES = {"api_server": TOOLS, "helm_program": ("helm",)}
+TOOLS_OF_FIXTURES = {
+    "api_server": TOOLS,
+    "helm_program": ("helm",),
+    "promtool_program": ("promtool",),
+}
 """What a test needs that uses a fixture, marked or not."""
 
 _FAILED = pytest.StashKey[set[str]]()

@@ -32,6 +32,7 @@ class ToolModule:
         packages: Binary name to package path.
         version_variables: Go string variables to what they are set to; ``{version}`` is the
             pinned version without its ``v``, ``{major}`` and ``{minor}`` are parts of it.
+        tags: Build tags: what the module leaves out or adds with them.
         tools: The folder that holds its folder.
     """
 
@@ -39,6 +40,7 @@ class ToolModule:
     pinned: str
     packages: Mapping[str, str]
     version_variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tags: tuple[str, ...] = ()
     tools: Path = TOOLS
 
     @property
@@ -75,7 +77,7 @@ class ToolModule:
         for pinned in ("go.mod", "go.sum"):
             hashed.update((self.folder / pinned).read_bytes())
         hashed.update(repr(sorted(self.packages.items())).encode())
-        hashed.update(self.linker_flags.encode())
+        hashed.update(" ".join([self.linker_flags, *self.tags]).encode())
         hashed.update(platform.machine().encode())
         return hashed.hexdigest()[:16]
 
@@ -123,6 +125,13 @@ _MODULES = (
         {"kuberay-operator": "github.com/ray-project/kuberay/ray-operator"},
     ),
     ToolModule("coredns", "github.com/coredns/coredns", {"coredns": "github.com/coredns/coredns"}),
+    ToolModule(
+        "prometheus",
+        "github.com/prometheus/prometheus",
+        {"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
+        # Without the discovery of targets in every cloud, which testing rules does not need.
+        tags=("remove_all_sd",),
+    ),
 )
 
 MODULES: Mapping[str, ToolModule] = MappingProxyType({module.name: module for module in _MODULES})
