@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -153,24 +152,15 @@ def test_more_demand_never_asks_for_fewer(
 PROMISED_MISSES = 0.05
 """What the objective of ``SPEC`` allows."""
 
-spends_the_budget_at_once = pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="while the day's error budget has much left, the policy gives up or does not replace a"
-    " group that the objective needs at this moment, which the design's N-1 check forbids",
-)
-"""On properties that ought to hold. They come with an example against them, found by chance in
-about one of 400 and one of 30 cases, so that they fail every time and tell when they hold."""
-
 
 def misses(rate: float, replicas: int, limit: float) -> float:
     """Return the share of misses that a fleet of so many replicas has in truth."""
     return min(1.0, 0.02 * (rate / max(1, replicas) / limit) ** 8)
 
 
-@spends_the_budget_at_once
 @example(rates=[(43.0, 11), (23.0, 11)], limit=10.0)
-@settings(max_examples=20, deadline=None)
+@example(rates=[(5.0, 10), (6.0, 10), (34.0, 10)], limit=10.0)
+@settings(max_examples=30, deadline=None)
 @given(
     rates=st.lists(st.tuples(st.floats(5.0, 100.0), st.integers(10, 30)), min_size=1, max_size=3),
     limit=st.floats(10.0, 40.0),
@@ -206,7 +196,7 @@ def lose_one_group(rate: float, limit: float) -> Iterator[tuple[float, float]]:
         now += TICK_SECONDS
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(rate=st.floats(5.0, 100.0), limit=st.floats(10.0, 40.0))
 def test_the_loss_of_any_one_group_stays_inside_the_error_budget(rate: float, limit: float) -> None:
     # The objective is kept over about a day: the rest carries the measured load, or what
@@ -214,9 +204,8 @@ def test_the_loss_of_any_one_group_stays_inside_the_error_budget(rate: float, li
     assert all(mean <= PROMISED_MISSES for mean, _ in lose_one_group(rate, limit))
 
 
-@spends_the_budget_at_once
 @example(rate=13.0, limit=10.0)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(rate=st.floats(5.0, 100.0), limit=st.floats(10.0, 40.0))
 def test_the_loss_of_any_one_group_never_doubles_the_promised_misses(
     rate: float, limit: float

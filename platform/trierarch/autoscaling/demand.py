@@ -276,6 +276,12 @@ def fewest_safe(
     if sizing is not None:
         by_seats = 1 if seats is None else whole_replicas(load.running_requests, FULL_RATIO * seats)
         replicas = max(1, sizing.replicas, by_seats)
+        while (
+            spec.slo is not None
+            and replicas < observation.ready
+            and not sizing.leaves_relaxed(spec.slo, replicas)
+        ):
+            replicas += 1
         return Need(replicas, Reason.LOW_LOAD, _word_sizing(sizing, replicas))
     if spec.slo is not None:
         message = "too few requests have ended to tell what fewer replicas would miss"

@@ -12,25 +12,46 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from trierarch.autoscaling.regression import Regression
+
 LEVEL_SECONDS = 60.0
 """Demand is told apart to a minute: shorter bursts are a queue's business, not a fleet's."""
 
 STEPS_PER_HORIZON = 10
 KEPT_HORIZONS = 3.0
-MEMBERS = ("persistence", "recent", "long", "slow", "trend", "hours")
+MEMBERS = ("persistence", "recent", "long", "slow", "trend", "hours", "regression")
+PRIOR_WEIGHTS = (0.2, 0.3, 0.0, 0.3, 0.2)
+"""Of the last minute, of half a horizon, of a minute one horizon ago, of three horizons and of an
+hour: the prior of the regression over means."""
+
+SAMPLE_NOISE = 0.05
+"""Variance of one error over the usual demand, for the regression's prior; neighbours repeat each
+other, so that a sample tells less than it would alone."""
+
+MOST_SURGE_RATIO = 5.0
+"""Demand above this multiple of the usual teaches as that much."""
+
 SLOW_SECONDS = 3600.0
 """Time constant of the slowest mean: what bursts come back to."""
 TREND_DAMPING = 0.5
 LOSS_RATE = 0.03
 """Weight of the newest squared error of a member: about the last thirty."""
 MOST_JUDGED = 100
-WEIGHT_POWER = 3.0
+WEIGHT_POWER = 6.0
 LOSS_FLOOR = 1e-4
 PRIOR_ERROR_SPREAD = 0.13
 """Spread believed at first: the error of persistence at ten minutes on a public day."""
+UNTRIED_SPREAD = 1.0
+"""Spread believed of a member that needs a day before it can say anything."""
+PRIOR_LOSSES = tuple(
+    (UNTRIED_SPREAD if member == "hours" else PRIOR_ERROR_SPREAD) ** 2 for member in MEMBERS
+)
 DAY_SECONDS = 86_400.0
 HOUR_BUCKETS = 96
 HOURS_RATE = 0.5
+
+
+_NO_REGRESSION = Regression.prior(PRIOR_WEIGHTS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,6 +69,7 @@ class PendingForecast:
     due_unix_seconds: float
     members: tuple[float | None, ...]
     forecast: float
+    features: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,21 +80,21 @@ class ForecastState:
         samples: Recent demand, oldest first.
         pending: Forecasts not yet due, oldest first.
         losses: Mean squared error of each member at the horizon, over the scale of demand.
-        planned: What was forecast for now, one horizon ago; None before that.
         hours: Mean demand by time of day; empty before it is known, 0 where it is not.
         judged: Forecasts that were compared with what came, up to what a mean needs.
         slow: Mean demand of about an hour.
         began_unix_seconds: When that mean began.
+        regression: Over means of several lengths.
     """
 
     samples: tuple[DemandSample, ...] = ()
     pending: tuple[PendingForecast, ...] = ()
-    losses: tuple[float, ...] = (PRIOR_ERROR_SPREAD**2,) * len(MEMBERS)
-    planned: float | None = None
+    losses: tuple[float, ...] = PRIOR_LOSSES
     hours: tuple[float, ...] = ()
     judged: int = 0
     slow: float | None = None
     began_unix_seconds: float | None = None
+    regression: Regression = _NO_REGRESSION
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,13 +105,11 @@ class Forecast:
         level: Demand of the last minute.
         demand: Expected at the horizon.
         horizon_seconds: How far ahead.
-        planned: What was forecast for now one horizon ago; the present forecast before that.
     """
 
     level: float
     demand: float
     horizon_seconds: float
-    planned: float
 
 
 def forecast(
@@ -112,15 +132,15 @@ def forecast(
     slow = _slow_mean(state, now, demand)
     state = dataclasses.replace(state, samples=samples, slow=slow, began_unix_seconds=began)
     state = _judge(state, now, level)
-    members = _members(state, now, level, horizon_seconds)
+    features = _features(state, now, level, horizon_seconds)
+    members = _members(state, now, level, horizon_seconds, features)
     expected = _combine(members, state.losses)
     step = horizon_seconds / STEPS_PER_HORIZON
     last_due = state.pending[-1].due_unix_seconds if state.pending else -math.inf
     if now + horizon_seconds - last_due >= step:
-        pending = PendingForecast(now + horizon_seconds, members, expected)
+        pending = PendingForecast(now + horizon_seconds, members, expected, features)
         state = dataclasses.replace(state, pending=(*state.pending, pending))
-    planned = expected if state.planned is None else state.planned
-    return Forecast(level, expected, horizon_seconds, planned), state
+    return Forecast(level, expected, horizon_seconds), state
 
 
 def mean_demand(samples: tuple[DemandSample, ...], since: float, until: float = math.inf) -> float:
@@ -138,9 +158,8 @@ def _slow_mean(state: ForecastState, now: float, demand: float) -> float:
     return state.slow + rate * (demand - state.slow)
 
 
-def _members(
-    state: ForecastState, now: float, level: float, horizon: float
-) -> tuple[float | None, ...]:
+def _features(state: ForecastState, now: float, level: float, horizon: float) -> tuple[float, ...]:
+    """Return the means that the regression weighs, in the order of ``PRIOR_WEIGHTS``."""
     recent = mean_demand(state.samples, now - max(horizon / 2, LEVEL_SECONDS))
     long = mean_demand(state.samples, now - KEPT_HORIZONS * max(horizon, LEVEL_SECONDS))
     before = [
@@ -148,16 +167,24 @@ def _members(
         for s in state.samples
         if abs(now - horizon - s.at_unix_seconds) <= max(horizon / 4, LEVEL_SECONDS / 2)
     ]
-    trend = None
-    if before:
-        slope = recent - math.fsum(before) / len(before)
-        trend = min(2.0 * recent, max(0.5 * recent, recent + TREND_DAMPING * slope))
+    then = math.fsum(before) / len(before) if before else long
+    return level, recent, then, long, long if state.slow is None else state.slow
+
+
+def _members(
+    state: ForecastState, now: float, level: float, horizon: float, features: tuple[float, ...]
+) -> tuple[float | None, ...]:
+    _, recent, then, long, slow = features
+    slope = TREND_DAMPING * (recent - then)
+    trend = min(2.0 * recent, max(0.5 * recent, recent + slope))
     by_hours = None
     if state.hours:
-        then, there = state.hours[_bucket(now)], state.hours[_bucket(now + horizon)]
-        if then > 0 and there > 0:
-            by_hours = level * min(3.0, max(1 / 3, there / then))
-    return level, recent, long, state.slow, trend, by_hours
+        now_usual, there = state.hours[_bucket(now)], state.hours[_bucket(now + horizon)]
+        if now_usual > 0 and there > 0:
+            by_hours = level * min(3.0, max(1 / 3, there / now_usual))
+    regressed = state.regression.predict(features)
+    regressed = min(2.0 * max(features), max(0.5 * min(features), regressed))
+    return level, recent, long, slow, trend, by_hours, regressed
 
 
 def _combine(members: tuple[float | None, ...], losses: tuple[float, ...]) -> float:
@@ -173,7 +200,7 @@ def _combine(members: tuple[float | None, ...], losses: tuple[float, ...]) -> fl
 def _judge(state: ForecastState, now: float, level: float) -> ForecastState:
     """Compare what is due with what has come."""
     due = [p for p in state.pending if p.due_unix_seconds <= now]
-    losses, planned = list(state.losses), state.planned
+    losses, regression = list(state.losses), state.regression
     judged = state.judged
     for earlier in due:
         # The first ones count fully: the prior says nothing of which member is best.
@@ -183,14 +210,17 @@ def _judge(state: ForecastState, now: float, level: float) -> ForecastState:
             if value is not None:
                 miss = (level - value) / _scale(state, earlier.forecast)
                 losses[index] += rate * (miss * miss - losses[index])
-        planned = earlier.forecast
+        if state.slow and earlier.features:
+            scaled = [feature / state.slow for feature in earlier.features]
+            value = min(MOST_SURGE_RATIO, level / state.slow)
+            regression = regression.learn(scaled, value, SAMPLE_NOISE * STEPS_PER_HORIZON)
     return dataclasses.replace(
         state,
         pending=tuple(p for p in state.pending if p.due_unix_seconds > now),
         losses=tuple(losses),
-        planned=planned,
         hours=_learn_hours(state.hours, now, level),
         judged=judged,
+        regression=regression,
     )
 
 

@@ -10,6 +10,7 @@ that no capacity answers in time, and give no reason to buy any.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -105,7 +106,7 @@ class FittedCurve:
         if at <= loads[0]:
             # Below the lowest load seen misses vanish at the same rate.
             return math.exp(min(0.0, ratios[0] + STEEPNESS * (at - loads[0])))
-        place = next(index for index, known in enumerate(loads) if known > at)
+        place = bisect.bisect_right(loads, at)
         share = (at - loads[place - 1]) / (loads[place] - loads[place - 1])
         return math.exp(ratios[place - 1] + share * (ratios[place] - ratios[place - 1]))
 
@@ -161,7 +162,7 @@ def fit_curve(
         return None
     log_saturated = None if saturated_load is None else math.log(saturated_load)
     weights = [found.requests + PRIOR_REQUESTS for found in curve.bins]
-    incurable = _incurable_ratio(curve)
+    incurable = _incurable_ratio(curve, log_saturated)
     misses = _monotone(
         [_bin_ratio(found, incurable, log_saturated, prior_requests) for found in curve.bins],
         weights,
@@ -174,18 +175,21 @@ def fit_curve(
     )
 
 
-def _incurable_ratio(curve: MissCurve) -> float:
+def _incurable_ratio(curve: MissCurve, log_saturated: float | None) -> float:
     """Return the share of late requests where the load was lowest.
 
     One bin alone could be luck, so it is the lowest loads that make up a share of all requests.
+    Loads at which a replica is believed to be full say nothing of what capacity would cure.
     """
     requests = late = 0.0
     for found in curve.bins:
+        if log_saturated is not None and found.index * BIN_LOG_WIDTH >= log_saturated:
+            break
         requests += found.requests
         late += found.late
         if requests >= LOW_LOAD_SHARE * curve.requests:
             break
-    return late / requests
+    return late / requests if requests > 0 else 0.0
 
 
 def _bin_ratio(

@@ -1,12 +1,10 @@
-"""How many replicas keep the objective at the lowest cost: learned misses against forecasts.
+"""How many replicas keep the objective at the lowest cost.
 
-One number steers it: the highest load per replica at which the learned share of
-misses stays inside what the objective still allows. The load is what was planned
-for, the forecast of one cold start ago over the replicas that then served, so what
-forecasts are off by is part of what is learned. What it allows follows from an error
-budget: a day in which less was missed than promised may miss more now, and the other
-way round. So the policy needs no target utilization, and finds on each traffic the
-one it can afford.
+The learned curve over the learned deviations from plans says what a number of
+replicas is expected to miss (``expected_misses.py``); one price of a miss says how
+many are worth having. The price follows what is missed in truth, so the policy
+needs no target utilization and finds on each traffic the one it can afford. No
+price excuses a load that is known to miss what was promised.
 """
 
 from __future__ import annotations
@@ -14,10 +12,15 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from trierarch.autoscaling.forecasting import LEVEL_SECONDS, Forecast, forecast
+from trierarch.autoscaling.expected_misses import (
+    ExpectedMisses,
+    best_replicas,
+    expect_misses,
+    price_of_misses,
+)
+from trierarch.autoscaling.forecasting import LEVEL_SECONDS, Forecast, forecast, mean_demand
 from trierarch.autoscaling.load import Load, fresh_latency, fresh_value, hold_after_seconds
 from trierarch.autoscaling.miss_curve import (
-    STEEPNESS,
     FittedCurve,
     MissCurve,
     fit_curve,
@@ -25,37 +28,30 @@ from trierarch.autoscaling.miss_curve import (
 )
 from trierarch.autoscaling.signals import LatencySummary, Observation, Signal
 from trierarch.autoscaling.specification import LatencyObjective, ScalingSpec, ServicePrior
-from trierarch.autoscaling.state import ErrorBudget, ServedSample, SizingState
+from trierarch.autoscaling.state import ServedSample, SizingState
 from trierarch.autoscaling.workload import Workload, saturated_load
 
-BUDGET_SHARE = 0.75
+BUDGET_SHARE = 0.85
 """Share of the allowed misses that is planned for; the rest is for what nobody foresaw."""
 
-BUDGET_HALF_LIFE_SECONDS = 86_400.0
-"""The objective is kept over about a day."""
+MOST_REPLICAS = 1_000_000
+MOST_RISK, STEEP_POWER = 4.0, 4.0
+LEAST_CAUTION, MOST_CAUTION = 0.5, 8.0
+CAUTION_SECONDS = 900.0
+"""Time without a miss after which a miss is worth 1/e of what it was."""
 
-BUDGET_START_SECONDS = 1200.0
-"""Time's worth of requests on budget that a new budget begins with: no verdict on a few."""
-
-BUDGET_POWER = 2
-TIGHTEST_RATIO, LOOSEST_RATIO = 0.4, 1.6
-"""How far the allowed share may be pulled by what was missed before."""
-
-SATURATED_MISS_RATIO = 0.5
-SATURATION_STEP = 1.05
-BISECTIONS = 16
-DEARER_MISSES = (1.0, 1.5, 2.0, 3.0, 4.0)
 LEAST_CURABLE_RATIO = 1e-3
 """Where every request is late at every load that was seen none seems curable; the arithmetic still
 needs a share to price misses by."""
 
-GRID_STEP = 0.03
-GRID_MARGIN_STEPS = 12
-ROUNDING_DOWN_RATIO = 0.3
-"""A fraction of a replica that is not bought: it costs more than the misses it prevents."""
+RELAXED_MISS_RATIO = 0.5
+"""Share of the promised misses that a smaller pool may be expected to have after a removal."""
+
+MOST_RUSH_RATIO = 3.0
+"""Minutes with more requests than usual count more, up to so much."""
 
 MOST_RESIDENCE_SECONDS = 300.0
-PRIOR_HEADROOM_RATIO = 0.8
+PRIOR_HEADROOM_RATIO = 0.95
 """Share of the saturated load that is believed to be usable while forecasts are not yet known to
 be better: demand grew by a quarter within a cold start in one of two public hours."""
 
@@ -66,6 +62,7 @@ LEAST_EXPECTED_MISSES = 10.0
 """Allowed misses among the requests seen before the curve is trusted."""
 
 GROWTH_RATIO, SHRINK_RATIO = 1.6, 0.85
+LEAST_GROWTH = 2
 """Of the ready replicas, per cold start. A queue asks for more on its own."""
 
 WARM_UP_SECONDS = 240.0
@@ -86,7 +83,7 @@ class Sizing:
         allowed_ratio: Share of curable misses that is planned for.
         workload: What arrives now.
         forecast: What is expected.
-        curve: Fitted.
+        expected: Misses by planned load.
         saturated_load: Load per replica beyond which the service model expects the mean request
             to miss; None without a model.
     """
@@ -97,21 +94,32 @@ class Sizing:
     allowed_ratio: float
     workload: Workload
     forecast: Forecast
-    curve: FittedCurve
+    expected: ExpectedMisses
     saturated_load: float | None = None
+
+    @property
+    def curve(self) -> FittedCurve:
+        """Misses by the load that comes."""
+        return self.expected.curve
 
     @property
     def greatest_load(self) -> float:
         """Load per replica at which most requests miss: more is not served at all."""
-        low = high = self.load_limit
-        while self.curve.miss_ratio(high) < SATURATED_MISS_RATIO:
-            low, high = high, high * SATURATION_STEP
-        return low
+        return self.expected.saturated_load
 
     def keeps(self, slo: LatencyObjective, replicas: int) -> bool:
         """Tell whether so many replicas keep the objective, as far as any number can."""
         promised = 1.0 - slo.percentile / 100.0
         return self.miss_ratio(replicas) <= promised + self.curve.incurable_ratio
+
+    def leaves_relaxed(self, slo: LatencyObjective, replicas: int) -> bool:
+        """Tell whether so many replicas would miss well less than promised.
+
+        What is given back for being just enough is soon asked for again.
+        """
+        promised = 1.0 - slo.percentile / 100.0
+        curable = self.miss_ratio(replicas) - self.curve.incurable_ratio
+        return curable <= RELAXED_MISS_RATIO * promised
 
     def miss_ratio(self, replicas: float) -> float:
         """Return the expected share of misses on so many replicas, incurable ones included."""
@@ -159,6 +167,10 @@ def size_fleet(
     state = dataclasses.replace(
         state, forecast=forecast_state, served=_extend_served(state, observation)
     )
+    if observation.ready:
+        met = predicted.level / observation.ready
+        deviations = state.deviations.met(now, met, _rush(state))
+        state = dataclasses.replace(state, deviations=deviations)
     if state.served[-1].ready > state.served[0].ready or (
         len(state.served) > 1 and state.served[-1].ready > state.served[-2].ready
     ):
@@ -170,7 +182,6 @@ def size_fleet(
             spec.slo,
             workload,
             state,
-            predicted.planned,
             now - last_decision_unix_seconds,
         )
     if spec.slo is None or not _is_trusted(state.curve, spec.slo):
@@ -183,19 +194,24 @@ def size_fleet(
     )
     if fitted is None:
         return None, state
-    allowed = _allowed_ratio(spec.slo, fitted, state.budget, workload)
-    limit = best_load(
-        fitted, allowed, max(predicted.demand, predicted.planned) / max(1, observation.ready)
-    )
-    enough = _replicas(predicted.demand, limit)
+    allowed = _allowed_ratio(spec.slo, fitted.incurable_ratio)
+    expected = expect_misses(fitted, state.deviations)
+    enough = best_replicas(expected, predicted, price_of_misses(allowed, state.caution))
+    bearable = 1.0 - spec.slo.percentile / 100.0
+    enough = _bearable(expected, predicted.demand, enough, bearable)
+    limit = predicted.demand / enough
+    replicas = _paced(enough, state.served)
+    due = now + horizon_seconds
+    deviations = state.deviations.planned(due, predicted.demand / replicas, horizon_seconds)
+    state = dataclasses.replace(state, deviations=deviations)
     sizing = Sizing(
-        replicas=_paced(enough, state.served),
+        replicas=replicas,
         enough=enough,
         load_limit=limit,
         allowed_ratio=allowed,
         workload=workload,
         forecast=predicted,
-        curve=fitted,
+        expected=expected,
         saturated_load=saturated,
     )
     return sizing, state
@@ -208,7 +224,7 @@ def _paced(replicas: int, served: tuple[ServedSample, ...]) -> int:
     lasts is followed in a few of these, and a burst or a lull moves little.
     """
     ready = served[-1].ready
-    most = max(ready + 1, math.ceil(GROWTH_RATIO * ready))
+    most = max(ready + LEAST_GROWTH, math.ceil(GROWTH_RATIO * ready))
     fewest = math.ceil(SHRINK_RATIO * max(sample.ready for sample in served) - 1e-9)
     least = min(fewest, max(ready - 1, 1))
     return min(most, max(least, replicas))
@@ -219,41 +235,49 @@ def _is_trusted(curve: MissCurve, slo: LatencyObjective) -> bool:
     return curve.requests * (1.0 - slo.percentile / 100.0) >= LEAST_EXPECTED_MISSES
 
 
-def _replicas(demand: float, load_limit: float) -> int:
-    return max(1, math.ceil(min(demand / load_limit, 1e6) - ROUNDING_DOWN_RATIO))
+def _bearable(expected: ExpectedMisses, demand: float, replicas: int, promised: float) -> int:
+    """Return at least so many replicas, more where they prevent what no average excuses.
 
-
-def best_load(curve: FittedCurve, allowed_ratio: float, present_load: float) -> float:
-    """Return the load per replica at which capacity and misses together cost least.
-
-    Capacity per request falls with 1 / load. A miss is priced so that misses end at
-    ``allowed_ratio`` where they grow as steeply as at saturation, and dearer, up to a limit,
-    where that is not enough: misses that more capacity hardly changes buy none.
+    That is a load at which more is missed than promised even if all comes as planned, or several
+    times as much is expected to be, and one replica more would help: in a small fleet that is a
+    large step.
     """
-    low = curve.log_loads[0] - GRID_MARGIN_STEPS * GRID_STEP
-    count = 2 * GRID_MARGIN_STEPS + round((curve.log_loads[-1] - curve.log_loads[0]) / GRID_STEP)
-    loads = [math.exp(low + GRID_STEP * place) for place in range(count + 1)]
-    misses = [curve.miss_ratio(load) for load in loads]
-    capacity = [max(present_load, loads[0]) / load for load in loads]
-    best = 0
-    for dearer in DEARER_MISSES:
-        price = dearer / (STEEPNESS * allowed_ratio)
-        costs = [need + price * miss for need, miss in zip(capacity, misses, strict=True)]
-        best = costs.index(min(costs))
-        if misses[best] <= allowed_ratio:
-            break
-    return loads[best]
+    while replicas < MOST_REPLICAS:
+        load = demand / replicas
+        if expected.curve.miss_ratio(load) <= promised:
+            risk = expected.miss_ratio(load)
+            if risk <= MOST_RISK * promised:
+                return replicas
+            steep = (replicas / (replicas + 1)) ** STEEP_POWER
+            if expected.miss_ratio(demand / (replicas + 1)) > risk * steep:
+                return replicas
+        replicas += 1
+    return replicas
 
 
-def _allowed_ratio(
-    slo: LatencyObjective, fitted: FittedCurve, budget: ErrorBudget, workload: Workload
-) -> float:
-    """Return the share of curable misses that the rest of the budget allows."""
-    curable_ratio = max(LEAST_CURABLE_RATIO, 1.0 - fitted.incurable_ratio)
-    promised = BUDGET_SHARE * (1.0 - slo.percentile / 100.0) * curable_ratio
-    start = BUDGET_START_SECONDS * workload.requests_per_second + 1.0
-    burned = (budget.misses + promised * start) / (promised * (budget.requests + start))
-    return promised * min(LOOSEST_RATIO, max(TIGHTEST_RATIO, 1.0 / burned**BUDGET_POWER))
+def _allowed_ratio(slo: LatencyObjective, incurable_ratio: float) -> float:
+    """Return the share of curable misses that is planned for."""
+    curable_ratio = max(LEAST_CURABLE_RATIO, 1.0 - incurable_ratio)
+    return BUDGET_SHARE * (1.0 - slo.percentile / 100.0) * curable_ratio
+
+
+def _rush(state: SizingState) -> float:
+    """Return how much arrives over what usually does."""
+    slow, level = state.forecast.slow, state.forecast.samples[-1].demand
+    return min(MOST_RUSH_RATIO, level / slow) if slow else 1.0
+
+
+def _caution(state: SizingState, missed: float, allowed: float, elapsed_seconds: float) -> float:
+    """Return the price of a miss after an interval, as a multiple of the usual one.
+
+    It rises with every miss and falls with every request that had none, so that in the long run
+    as much is missed as is planned for, however well or badly forecasts and curve are calibrated
+    (adaptive conformal inference; Gibbs and Candes, 2021). The price is the same at all times
+    that are close: most is missed in surges, where misses are dearest to prevent.
+    """
+    step = _rush(state) * elapsed_seconds / CAUTION_SECONDS * (missed / allowed - 1.0)
+    bottom, top = math.log(LEAST_CAUTION), math.log(MOST_CAUTION)
+    return math.exp(min(top, max(bottom, math.log(state.caution) + step)))
 
 
 def _extend_served(state: SizingState, observation: Observation) -> tuple[ServedSample, ...]:
@@ -268,7 +292,6 @@ def _learn(
     slo: LatencyObjective,
     workload: Workload,
     state: SizingState,
-    planned: float,
     elapsed_seconds: float,
 ) -> SizingState:
     seen = _ended(observation, spec, slo, elapsed_seconds)
@@ -278,12 +301,10 @@ def _learn(
     now = observation.now_unix_seconds
     fitted = fit_curve(state.curve)
     incurable = 0.0 if fitted is None else fitted.incurable_ratio
-    keep = 0.5 ** (elapsed_seconds / BUDGET_HALF_LIFE_SECONDS)
-    budget = ErrorBudget(
-        keep * state.budget.requests + requests,
-        max(0.0, keep * state.budget.misses + misses - incurable * requests),
-    )
-    state = dataclasses.replace(state, budget=budget)
+    # Below zero at times: only on average is it known how many no capacity cures.
+    curable = misses / requests - incurable
+    caution = _caution(state, curable, _allowed_ratio(slo, incurable), elapsed_seconds)
+    state = dataclasses.replace(state, caution=caution)
     added = state.added_unix_seconds
     if observation.ready == 0 or (added is not None and now - added < FRESH_SECONDS):
         return state
@@ -295,7 +316,7 @@ def _learn(
     curve = learn_misses(
         state.curve,
         now_unix_seconds=now,
-        load=planned / mean_ready,
+        load=mean_demand(state.forecast.samples, since) / mean_ready,
         requests=requests,
         misses=misses,
         late=late,

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from trierarch.autoscaling.forecasting import ForecastState
+from trierarch.autoscaling.expected_misses import USUAL_CAUTION, Deviations
+from trierarch.autoscaling.forecasting import SLOW_SECONDS, ForecastState
 from trierarch.autoscaling.miss_curve import MissCurve
 from trierarch.autoscaling.service_model import LearnedService
 from trierarch.core.identifiers import VariantName
@@ -26,14 +27,6 @@ class Recommendation:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ErrorBudget:
-    """Requests and curable misses of about the last day."""
-
-    requests: float = 0.0
-    misses: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class ServedSample:
     """How many replicas served at a decision."""
 
@@ -43,7 +36,7 @@ class ServedSample:
 
 _NO_CURVE = MissCurve()
 _NO_FORECAST = ForecastState()
-_NO_BUDGET = ErrorBudget()
+_NO_DEVIATIONS = Deviations()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,7 +46,8 @@ class SizingState:
     Attributes:
         curve: Misses by load.
         forecast: Of the demand.
-        budget: What was missed lately.
+        deviations: Of loads from plans.
+        caution: Price of a miss, as a multiple of what a steep curve needs.
         served: Ready replicas of the last minutes, oldest first.
         added_unix_seconds: When the pool last grew.
         began_unix_seconds: When requests first arrived.
@@ -61,7 +55,8 @@ class SizingState:
 
     curve: MissCurve = _NO_CURVE
     forecast: ForecastState = _NO_FORECAST
-    budget: ErrorBudget = _NO_BUDGET
+    deviations: Deviations = _NO_DEVIATIONS
+    caution: float = USUAL_CAUTION
     served: tuple[ServedSample, ...] = ()
     added_unix_seconds: float | None = None
     began_unix_seconds: float | None = None
@@ -102,6 +97,33 @@ class PipelineState:
     scarce: tuple[Scarcity, ...] = ()
     settled_replicas: int | None = None
     services: tuple[LearnedService, ...] = ()
+
+    def learned(self, at_unix_seconds: float) -> PipelineState:
+        """Return what stays true when serving begins anew: how traffic and replicas behave.
+
+        Times, counts of replicas and the error budget belong to the run that ended. Learned
+        misses keep their weight, however long it ended ago, until new ones are counted.
+        """
+        forecast = ForecastState(
+            losses=self.sizing.forecast.losses,
+            judged=self.sizing.forecast.judged,
+            slow=self.sizing.forecast.slow,
+            began_unix_seconds=at_unix_seconds - SLOW_SECONDS,
+            regression=self.sizing.forecast.regression,
+        )
+        curve = MissCurve(self.sizing.curve.bins)
+        services = tuple(
+            dataclasses.replace(service, batches=(), taught_unix_seconds=None)
+            for service in self.services
+        )
+        return PipelineState(
+            sizing=SizingState(
+                curve=curve,
+                forecast=forecast,
+                deviations=Deviations(self.sizing.deviations.bins),
+            ),
+            services=services,
+        )
 
     def as_record(self) -> dict[str, Any]:
         """Return the state as JSON values."""

@@ -46,12 +46,23 @@ def test_a_ramp_makes_the_trend_the_best_member() -> None:
     assert found.demand > found.level
 
 
-def test_what_was_planned_for_now_is_the_forecast_of_one_horizon_ago() -> None:
-    values = [1.0] * 40 + [5.0] * 10
-    found, _ = feed(values)
-    # 150 s after the step the plan for now is still from before it.
-    assert found.planned == pytest.approx(1.0, rel=0.05)
-    assert found.level == pytest.approx(5.0)
+def test_demand_that_returns_to_its_mean_is_expected_to() -> None:
+    noise = random.Random(3)  # noqa: S311 - a reproducible series, not a secret
+    values, off = [], 0.0
+    for _ in range(3_000):
+        off = 0.95 * off + noise.gauss(0.0, 0.3)
+        values.append(max(0.1, 4.0 + off))
+    found, state = feed([*values, *[8.0] * 4])
+    losses = dict(zip(MEMBERS, state.losses, strict=True))
+    assert losses["regression"] < losses["persistence"]
+    assert found.level > 6.0
+    assert found.demand < found.level - 1.0
+
+
+def test_a_profile_of_the_day_that_nobody_has_seen_yet_weighs_nothing() -> None:
+    _, state = feed([2.0] * 3)
+    losses = dict(zip(MEMBERS, state.losses, strict=True))
+    assert losses["hours"] > 10 * losses["persistence"]
 
 
 def test_the_state_stays_small() -> None:
