@@ -87,18 +87,22 @@ def compare(
     out: Path | None,
     as_json: bool,
     longest_hours: float | None,
+    half: str | None,
     **choices: Any,
 ) -> None:
     """Compare scaling policies on one trace with the best schedule that knows the future.
 
     Prints a table and writes compare.png, compare.html and compare.json. Policies that meet
     the attainment target come first, cheapest first; a * marks those that miss it. Regret is
-    cost over the clairvoyant schedule's. Peers take part with their defaults and with the best
-    setting found on the first half of the trace; trierarch is not tuned. What it does worse than
-    others is listed too. A long or busy trace is cut to its hardest part, which the table says;
+    cost over the clairvoyant schedule's. Everyone is judged on the second half of the trace. Peers
+    take part with their defaults and with the best setting found on the first half; trierarch has
+    no setting to find and serves the first half before. What it does worse than others is listed
+    too. A long or busy trace is cut to its hardest part, which the table says;
     --longest-hours sets how long that is.
     """
-    trace, chosen = load_trace(seed=seed, longest_hours=longest_hours or LONGEST_HOURS, **choices)
+    trace, chosen = load_trace(
+        seed=seed, longest_hours=longest_hours or LONGEST_HOURS, half=half, **choices
+    )
     if longest_hours is None:
         chosen = dataclasses.replace(chosen, most_requests=MOST_REQUESTS)
     from trierarch.simulation.comparison import compare as run
@@ -108,11 +112,15 @@ def compare(
         with_curves,
         with_tuning,
     )
-    from trierarch.simulation.scenarios import TRAINING, build_scenario
-    from trierarch.simulation.tuning import tune
+    from trierarch.simulation.scenarios import ALL, TEST, TRAINING, build_scenario
+    from trierarch.simulation.tuning import FEWEST_REQUESTS, tune
 
     names = None if policies is None else [name.strip() for name in policies.split(",")]
     contestants = choose_contestants(names)
+    if half is None:
+        earlier, later = trace.halves()
+        can_learn = len(later) > 0 and len(earlier) >= FEWEST_REQUESTS
+        chosen = dataclasses.replace(chosen, half=TEST if can_learn else ALL)
     scenario = build_scenario(trace, chosen)
     is_small = len(scenario.trace) <= SMALL_TRACE_REQUESTS
     count = seed_count or (SMALL_TRACE_SEEDS if is_small else 1)

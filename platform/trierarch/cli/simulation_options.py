@@ -42,9 +42,9 @@ def scenario_options(command: CommandT) -> CommandT:
         click.option(
             "--half",
             type=click.Choice(("all", "train", "test")),
-            default="all",
-            show_default=True,
-            help="Which part of the trace's time to run.",
+            default=None,
+            help="Which part of the trace's time to run.  [default: all; for compare test, which "
+            "nobody has seen: peers are tuned on the first half, and trierarch learns there]",
         ),
         click.option(
             "--longest-hours",
@@ -116,7 +116,7 @@ def load_trace(
     *,
     trace_file: Path,
     fleet: str,
-    half: str,
+    half: str | None,
     longest_hours: float | None,
     spot_trace: str,
     cold_start_seconds: float | None,
@@ -133,12 +133,12 @@ def load_trace(
     """
     require_simulator()
     from trierarch.simulation.fleet.setup import Objective
-    from trierarch.simulation.scenarios import ScenarioChoices
+    from trierarch.simulation.scenarios import ALL, ScenarioChoices
     from trierarch.simulation.traces import read_trace
 
     choices = ScenarioChoices(
         fleet=fleet,
-        half=half,
+        half=half or ALL,
         rate_factor=rate_factor,
         seed=seed,
         spot=spot_trace,

@@ -67,9 +67,20 @@ class PipelineController:
     """
 
     def __init__(
-        self, setup: FleetSetup, overrides: Mapping[str, Any] | None = None, *, name: str
+        self,
+        setup: FleetSetup,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        name: str,
+        learned: PipelineState | None = None,
     ) -> None:
         """Check the overrides at once, before a run begins.
+
+        Args:
+            setup: The fleet.
+            overrides: As for ``build_spec``.
+            name: Of the policy, for results.
+            learned: What it knows when a run begins; nothing by default.
 
         Raises:
             ValueError: If a field does not exist or its value is refused.
@@ -79,9 +90,15 @@ class PipelineController:
         self._spec = build_spec(setup, self._overrides)
         self.tick_seconds: float | None = self._spec.behavior.interval_seconds
         self._builder: ObservationBuilder | None = None
-        self._state = PipelineState()
+        self._learned = learned or PipelineState()
+        self._state = self._learned
         self.admission = OPEN
         self.decisions: list[ScalingDecision] = []
+
+    @property
+    def state(self) -> PipelineState:
+        """What the last decision left."""
+        return self._state
 
     @property
     def decision_records(self) -> list[dict[str, Any]]:
@@ -89,10 +106,10 @@ class PipelineController:
         return [decision.as_record() for decision in self.decisions]
 
     def begin(self, setup: FleetSetup, pool: ReplicaPool) -> None:
-        """Forget everything; the pool is not looked at."""
+        """Forget what earlier runs taught; the pool is not looked at."""
         self._spec = build_spec(setup, self._overrides)
         self._builder = ObservationBuilder(setup)
-        self._state = PipelineState()
+        self._state = self._learned
         self.decisions = []
         self.admission = OPEN
 

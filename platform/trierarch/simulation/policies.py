@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from trierarch.core.errors import InvalidInput
 from trierarch.simulation.clairvoyant.search import ClairvoyantSearch
 from trierarch.simulation.controllers import PipelineController
-from trierarch.simulation.fleet.simulator import Controller
+from trierarch.simulation.fleet.simulator import Controller, simulate
 from trierarch.simulation.peers import PEERS, Peer
 from trierarch.simulation.scenarios import Scenario
 from trierarch.simulation.schedules import StaticController
@@ -166,7 +166,13 @@ def _sweep_static(scenario: Scenario) -> list[OptionItems]:
 def _build_ours(scenario: Scenario, options: Options, seed: int) -> Controller:
     overrides = {path: _json_value(text) for path, text in options.items()}
     try:
-        return PipelineController(scenario.setup, overrides, name=OURS)
+        before = None
+        if scenario.training is not None:
+            # It is not tuned: it serves the half on which the others are, and so learns.
+            before = PipelineController(scenario.training.setup, overrides, name=OURS)
+            simulate(scenario.training.setup, scenario.training.trace, before, seed=seed)
+        learned = None if before is None else before.state.learned(0.0)
+        return PipelineController(scenario.setup, overrides, name=OURS, learned=learned)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the scaling spec"

@@ -66,11 +66,19 @@ class ScenarioChoices:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Scenario:
-    """What a run needs beside a policy and a seed."""
+    """What a run needs beside a policy and a seed.
+
+    Attributes:
+        setup: The fleet.
+        trace: Its requests.
+        rate_factor: By which the recording was scaled.
+        training: The half before, from which a policy may learn; None where there is none.
+    """
 
     setup: FleetSetup
     trace: Trace
     rate_factor: float
+    training: Scenario | None = None
 
 
 def build_scenario(trace: Trace, choices: ScenarioChoices) -> Scenario:
@@ -90,17 +98,27 @@ def build_scenario(trace: Trace, choices: ScenarioChoices) -> Scenario:
     if not (math.isfinite(factor) and factor > 0):
         raise InvalidInput(f"the rate factor must be positive, got {factor}")
     trace = trace.scaled(factor, seed=choices.seed)
+    scenario = _assemble(setup, trace, choices, factor, choices.half)
+    if choices.half != TEST:
+        return scenario
+    training = _assemble(setup, trace, choices, factor, TRAINING)
+    return dataclasses.replace(scenario, training=training)
+
+
+def _assemble(
+    single: FleetSetup, trace: Trace, choices: ScenarioChoices, factor: float, half: str
+) -> Scenario:
+    """Return one half, or the whole, of a scaled trace on the fleet that was chosen."""
     if choices.fleet == MIXED:
-        pool = max(1, round(peak_replicas(setup, trace)))
-        trace = _with_flex(trace, choices, FLEX_SHARE_RATIO)
-        trace = _cut(trace, choices.half)
+        pool = max(1, round(peak_replicas(single, trace)))
+        trace = _cut(_with_flex(trace, choices, FLEX_SHARE_RATIO), half)
         setup = mixed_fleet(
             spot_recording(choices.spot),
             pool_replicas=pool,
             duration_seconds=trace.duration_seconds,
         )
     elif choices.fleet == SINGLE:
-        trace = _cut(_with_flex(trace, choices, 0.0), choices.half)
+        trace, setup = _cut(_with_flex(trace, choices, 0.0), half), single
     else:
         raise InvalidInput(f"no fleet {choices.fleet!r}; there are {', '.join(FLEETS)}")
     if not len(trace):

@@ -76,7 +76,7 @@ def test_compare_writes_table_plots_and_the_promised_json(
     assert page.count("<svg") == 2
     assert "<script" not in page
     document = json.loads((out / "compare.json").read_text(encoding="utf-8"))
-    assert document["trace"] == "trace"
+    assert document["trace"] == "trace (test half)"
     assert [row["policy"] for row in document["policies"]] == [
         "trierarch", "static", "static:tuned", "clairvoyant",
     ]  # fmt: skip
