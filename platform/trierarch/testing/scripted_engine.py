@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import socket
 import struct
 import threading
@@ -44,6 +45,20 @@ def reset(connection: socket.socket) -> None:
     """Close with a reset instead of an orderly end."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
+
+
+_SO_ATTACH_FILTER = 26
+_DROP = struct.pack("HBBI", 0x06, 0, 0, 0)
+
+
+def lose_power(connection: socket.socket) -> None:
+    """Drop whatever comes, before the kernel can acknowledge it: no end, no reset, no answer.
+
+    So a host looks that has lost its power or its network, from the other end of a connection.
+    """
+    program = ctypes.create_string_buffer(_DROP)
+    described = struct.pack("HP", 1, ctypes.addressof(program))
+    connection.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
 
 
 Script = Callable[[socket.socket, bytes], None]

@@ -15,6 +15,7 @@ import pytest
 
 from trierarch.core.quantities import TokenCounts
 from trierarch.core.usage import Outcome
+from trierarch.gateway.wire import pool as upstream_pool
 from trierarch.settings.gateway import GatewaySettings
 from trierarch.testing.local_gateway import TEST_KEY, LocalGateway
 from trierarch.testing.replica_source import ready_replica
@@ -23,6 +24,7 @@ from trierarch.testing.scripted_engine import (
     ScriptedEngine,
     chunked,
     content_event,
+    lose_power,
     reset,
     whole_answer,
 )
@@ -252,6 +254,55 @@ def test_a_killed_engine_before_its_first_byte_costs_the_client_nothing(
                 assert answer.result(20).usage.completion_tokens == 4
             [record] = gateway.usage.records
             assert (record.replica_id, record.outcome) == ("b-good", Outcome.COMPLETED)
+
+
+IMPATIENT = {"TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 1, "TCP_USER_TIMEOUT": 1_000}
+"""How soon the kernel gives a host up in tests, which do not wait as long as a gateway does."""
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    hastened = {getattr(socket, name): value for name, value in IMPATIENT.items()}
+    kept = upstream_pool.DEAD_HOST_OPTIONS
+    assert hastened.keys() <= {option for _, option, _ in kept}
+    options = tuple((level, name, hastened.get(name, value)) for level, name, value in kept)
+    monkeypatch.setattr(upstream_pool, "DEAD_HOST_OPTIONS", options)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("after_seconds", [0.0, 0.3], ids=["unacknowledged", "while-it-worked"])
+def test_a_host_without_power_before_the_first_byte_costs_the_client_nothing(
+    engine: EngineProcess, after_seconds: float
+) -> None:
+    def die(connection: socket.socket, _request: bytes) -> None:
+        time.sleep(after_seconds)
+        lose_power(connection)
+
+    with (
+        ScriptedEngine(die) as dead,
+        LocalGateway(two(dead, engine), settings()) as gateway,  # type: ignore[arg-type]
+    ):
+        assert post(gateway, CHAT).status_code == 200
+        assert len(dead.requests) == 1
+        [record] = gateway.usage.records
+        assert (record.outcome, record.replica_id) == (Outcome.COMPLETED, "b-good")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_stream_from_a_host_without_power_ends_with_an_error_event() -> None:
+    def die(connection: socket.socket, _request: bytes) -> None:
+        connection.sendall(HTTP_OK_STREAM + chunked(content_event("one", 1)))
+        time.sleep(0.3)
+        lose_power(connection)
+
+    with (
+        ScriptedEngine(die) as dead,
+        LocalGateway([ready_replica(dead.port)], settings()) as gateway,
+    ):
+        one, error, rest = post(gateway, STREAM).text.split("\n\n")
+        assert "one" in one
+        assert json.loads(error.removeprefix("data: "))["error"]["code"] == "upstream_error"
+        assert rest == ""
 
 
 def test_requests_wait_for_the_replacement_of_the_only_replica() -> None:

@@ -8,6 +8,7 @@ request sent into a closing connection is the one failure a pool adds.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 from trierarch.gateway.wire.client import UpstreamConnection, UpstreamFailure
@@ -17,6 +18,22 @@ MAX_IDLE_SECONDS = 4.0
 """Below the five seconds after which uvicorn, and so vLLM, closes a silent connection."""
 
 Address = tuple[str, int]
+
+DEAD_HOST_OPTIONS = tuple(
+    (level, getattr(socket, name), value)
+    for level, name, value in (
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 5),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 5),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 2),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 15_000),
+    )
+    # Not every system has all of them; there its own patience, minutes, takes their place.
+    if hasattr(socket, name)
+)
+"""Socket options with which the kernel gives up a host that has died with its connections open: one
+that lost power, or the network. Another host's kernel answers also for a process that is busy, so
+that silence of this kind is never a long prompt. Seconds, the last one milliseconds."""
 
 
 class UpstreamPool:
@@ -57,12 +74,14 @@ class UpstreamPool:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout_seconds):
-                _, connection = await loop.create_connection(self._new_connection, *address)
+                transport, connection = await loop.create_connection(self._new_connection, *address)
         except TimeoutError:
             raise UpstreamFailure(FailureKind.CONNECT, "connecting took too long") from None
         except OSError as error:
             raise UpstreamFailure(FailureKind.CONNECT, f"cannot connect: {error}") from error
         self._all[connection] = address
+        for option in DEAD_HOST_OPTIONS:
+            transport.get_extra_info("socket").setsockopt(*option)
         return connection
 
     def _new_connection(self) -> UpstreamConnection:
