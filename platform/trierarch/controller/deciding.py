@@ -32,6 +32,7 @@ from trierarch.autoscaling.signals import (
 from trierarch.autoscaling.specification import ScalingSpec
 from trierarch.autoscaling.state import PipelineState
 from trierarch.controller.admissions import AdmissionBook
+from trierarch.controller.gateways import Gateways
 from trierarch.controller.observing import (
     EngineReader,
     GatewayReader,
@@ -123,7 +124,8 @@ class DecidingParts:
         tracer: Traces them.
         clock: Time.
         admissions: Takes what decisions say of lanes.
-        gateway_admin_url: Where the gateway tells its signals; empty leaves them missing.
+        gateway_admin_url: Where gateways tell their signals, each address of the name a process;
+            empty leaves them missing.
         cost_window_seconds: Over which spend and tokens are compared.
     """
 
@@ -143,6 +145,9 @@ class Decider:
     def __init__(self, parts: DecidingParts) -> None:
         self._parts = parts
         self._memories: dict[str, _Memory] = {}
+        self._gateways = (
+            Gateways(parts.client, parts.gateway_admin_url) if parts.gateway_admin_url else None
+        )
 
     def forget(self, deployment: str) -> None:
         """Drop what is remembered of a deployment that is gone."""
@@ -202,18 +207,8 @@ class Decider:
         return memory
 
     async def ask_gateway(self) -> dict[str, object] | None:
-        """Return the gateway's signals of all models; None if it does not answer."""
-        if not self._parts.gateway_admin_url:
-            return None
-        url = self._parts.gateway_admin_url.rstrip("/") + "/api/v1/signals"
-        try:
-            answer = await self._parts.client.get(url, timeout=_SCRAPE_TIMEOUT_SECONDS)
-            answer.raise_for_status()
-            document = answer.json()
-        except (httpx.HTTPError, ValueError) as error:
-            _logger.warning("the gateway's signals cannot be read: %r", error)
-            return None
-        return document if isinstance(document, dict) else None
+        """Return the signals of all models from all gateways; None if they are not all known."""
+        return None if self._gateways is None else await self._gateways.ask()
 
     async def _observe(
         self, subject: Subject, memory: _Memory, document: dict[str, object] | None

@@ -130,13 +130,14 @@ class GatewayReader:
 
     def __init__(self) -> None:
         self._history: deque[_Counts] = deque()
+        self._epoch: object = None
         self._last = GatewaySignals()
 
     def read(self, document: Mapping[str, Any], model: str) -> GatewaySignals:
         """Return the signals of one model.
 
         Args:
-            document: The gateway's answer.
+            document: The gateway's answer, or that of several processes together.
             model: Served model name.
         """
         at = float(document["at"])
@@ -153,8 +154,12 @@ class GatewayReader:
             output_tokens=entry["tokens_total"]["output"],
             interactive=entry.get("interactive_total"),
         )
-        if self._history and counts.all_arrivals < self._history[-1].all_arrivals:
+        epoch = document.get("epoch")
+        if epoch != self._epoch or (
+            self._history and counts.all_arrivals < self._history[-1].all_arrivals
+        ):
             self._history.clear()
+        self._epoch = epoch
         before = self._history[-1] if self._history else None
         self._history.append(counts)
         while self._history[0].at_unix_seconds < at - MEAN_WINDOW_SECONDS:
