@@ -45,7 +45,7 @@ class OperatorSettings(BaseSettings):
     announce_url: str = ""
     """Where replicas announce themselves, as engine pods reach it; empty for no announcements."""
     gateway_admin_url: str = ""
-    """Base address of the gateway's admin port, each address of the name a process of it; empty leaves
+    """Base address of gateways' admin ports, each address of the name a process; empty leaves
     gateway signals missing."""
     ledger_url: str = ""
     """Address of the ledger; empty writes no decision records and reads no spend."""
