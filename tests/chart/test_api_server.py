@@ -230,7 +230,7 @@ def test_the_examples_are_accepted(kubectl: Kubectl, namespace: str) -> None:
         options = ("--server-side", "--force-conflicts", "--filename", str(file))
         assert kubectl.run("apply", *options).returncode == 0
     kubectl.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-    options = ("--dry-run=server", "--validate=strict", "--filename", str(EXAMPLES))
+    options = ("--dry-run=server", "--validate=strict", "--recursive", "--filename", str(EXAMPLES))
     done = kubectl.run("apply", "--namespace", namespace, *options)
     assert done.returncode == 0, done.stderr
     kinds = {line.split(".")[0] for line in done.stdout.splitlines()}
