@@ -53,7 +53,7 @@ def expect_a_balanced_ledger(release: Release, answers: list[Answer]) -> None:
         [row] = [row for row in report["rows"] if row["tenant"] == TENANT] or [{}]
         found.update(report["total"], drift=report["unallocated_drift_usd"], row=row)
         # The clients go on: what they were told since is more, and what they wait for too.
-        return row.get("output_tokens", 0) >= told
+        return int(row.get("output_tokens", 0)) >= told
 
     wait_for(balances, 60, describe=lambda: f"clients were told {told} tokens, ledger: {found}")
     assert Decimal(found["drift"]) == 0, found
