@@ -34,7 +34,6 @@ from trierarch.simulation.report import sentences, table_header, table_rows
 from trierarch.simulation.scenarios import (
     FLEETS,
     TEST,
-    TRAINING,
     ScenarioChoices,
     build_scenario,
 )
@@ -89,16 +88,15 @@ def compare_on(
     trace: Trace, fleet: str, policies: Sequence[str] | None, jobs: int, seed_count: int | None
 ) -> Comparison:
     """Return the comparison on one fleet: tuned on the first half, judged on the second."""
-    scenario, training = (
-        build_scenario(trace, ScenarioChoices(fleet=fleet, rate_factor=None, half=half))
-        for half in (TEST, TRAINING)
-    )
+    scenario = build_scenario(trace, ScenarioChoices(fleet=fleet, rate_factor=None, half=TEST))
     contestants = choose_contestants(policies)
     to_tune = tuned_policies(contestants)
     tuning = None
-    if to_tune:
+    if to_tune and scenario.training is not None:
         cache = DiskCache(RUNS_DIR / "tuning", PEER_SOURCES)
-        tuning = tune(training, to_tune, attainment=ATTAINMENT, seed=0, jobs=jobs, cache=cache)
+        tuning = tune(
+            scenario.training, to_tune, attainment=ATTAINMENT, seed=0, jobs=jobs, cache=cache
+        )
         contestants = with_tuning(contestants, tuning)
     is_long = len(scenario.trace) > MANY_REQUESTS
     if not is_long:

@@ -14,7 +14,7 @@ from trierarch.autoscaling.admission import is_flex_due
 from trierarch.autoscaling.decision import Reason
 from trierarch.autoscaling.load import Load, fresh_latency, fresh_value, hold_after_seconds
 from trierarch.autoscaling.signals import Observation
-from trierarch.autoscaling.sizing import Sizing
+from trierarch.autoscaling.sizing import MOST_REPLICAS, Sizing
 from trierarch.autoscaling.specification import ScalingSpec
 
 FULL_RATIO = 0.9
@@ -31,9 +31,6 @@ IDLE_DEMAND = 0.01
 
 ALARM_RATIO = 5.0
 """So many times the allowed misses tell of too little capacity before anything was learned."""
-
-MOST_REPLICAS = 1_000_000
-"""No need is larger; a rate of nearly nothing would ask for more than a number can hold."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from trierarch.autoscaling.forecasting import Forecast
+from trierarch.autoscaling.forecasting import STEPS_PER_HORIZON, Forecast
 from trierarch.autoscaling.miss_curve import STEEPNESS, FittedCurve
 
 SATURATED_MISS_RATIO = 0.5
@@ -22,8 +22,9 @@ LEAST_LOAD_SHARE, MOST_LOAD_SHARE = 0.3, 1.3
 CANDIDATE_STEP = 1.03
 """Fleets that differ by less are not told apart."""
 
-TABLE_LOG_WIDTH = 0.03
-TABLE_MARGIN = 2.0
+SEARCH_LOG_WIDTH = 0.015
+SEARCH_MARGIN = 2.0
+"""How closely, and how far beyond the loads that were seen, it is looked for, as logarithms."""
 
 ERROR_LOG_WIDTH = 0.06
 """Deviations are told apart to 6 %."""
@@ -41,7 +42,6 @@ USUAL_CAUTION = 2.0
 """Multiple of the price of a miss to begin with: curves are flatter than where they saturate."""
 
 LEAST_ERROR_SHARE = 1e-4
-STEPS_PER_HORIZON = 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -148,8 +148,8 @@ def expect_misses(curve: FittedCurve, deviations: Deviations) -> ExpectedMisses:
 
 def saturated_load(curve: FittedCurve) -> float:
     """Return the load per replica from which on more than half of the requests miss."""
-    low, high = curve.log_loads[0] - TABLE_MARGIN, curve.log_loads[-1] + TABLE_MARGIN
-    while high - low > TABLE_LOG_WIDTH / 2:
+    low, high = curve.log_loads[0] - SEARCH_MARGIN, curve.log_loads[-1] + SEARCH_MARGIN
+    while high - low > SEARCH_LOG_WIDTH:
         middle = (low + high) / 2
         if curve.miss_ratio(math.exp(middle)) < SATURATED_MISS_RATIO:
             low = middle

@@ -35,7 +35,12 @@ BUDGET_SHARE = 0.85
 """Share of the allowed misses that is planned for; the rest is for what nobody foresaw."""
 
 MOST_REPLICAS = 1_000_000
+"""No need is larger; a rate of nearly nothing would ask for more than a number can hold."""
+
 MOST_RISK, STEEP_POWER = 4.0, 4.0
+"""Multiple of the promised misses that no average excuses, and how steeply one replica more must
+prevent them to be worth it."""
+
 LEAST_CAUTION, MOST_CAUTION = 0.5, 8.0
 CAUTION_SECONDS = 900.0
 """Time without a miss after which a miss is worth 1/e of what it was."""
@@ -52,8 +57,8 @@ MOST_RUSH_RATIO = 3.0
 
 MOST_RESIDENCE_SECONDS = 300.0
 PRIOR_HEADROOM_RATIO = 0.95
-"""Share of the saturated load that is believed to be usable while forecasts are not yet known to
-be better: demand grew by a quarter within a cold start in one of two public hours."""
+"""Share of the service model's saturated load at which half of the requests are believed to miss
+while little was seen near it."""
 
 PRIOR_SECONDS = 60.0
 """Time's worth of requests in a bin that weighs as much as the service model's own prediction."""
@@ -61,8 +66,7 @@ PRIOR_SECONDS = 60.0
 LEAST_EXPECTED_MISSES = 10.0
 """Allowed misses among the requests seen before the curve is trusted."""
 
-GROWTH_RATIO, SHRINK_RATIO = 1.6, 0.85
-LEAST_GROWTH = 2
+GROWTH_RATIO, SHRINK_RATIO, LEAST_GROWTH = 1.6, 0.85, 2
 """Of the ready replicas, per cold start. A queue asks for more on its own."""
 
 WARM_UP_SECONDS = 240.0

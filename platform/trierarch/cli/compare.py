@@ -131,7 +131,8 @@ def compare(
         if to_tune:
             try:
                 tuning = tune(
-                    build_scenario(trace, dataclasses.replace(chosen, half=TRAINING)),
+                    scenario.training
+                    or build_scenario(trace, dataclasses.replace(chosen, half=TRAINING)),
                     to_tune,
                     attainment=attainment,
                     seed=seed,

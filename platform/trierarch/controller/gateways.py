@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import httpx
+
+from trierarch.adapters.addresses import resolve_addresses
 
 _logger = logging.getLogger(__name__)
 
@@ -26,20 +27,7 @@ _DERIVED = ("queue_wait_seconds_p95", "expected_output_tokens")
 """What is no sum: one process's view, which nobody needs of all together."""
 
 
-Resolve = Callable[[str, int], Awaitable[list[str]]]
-
-
-async def resolve_addresses(host: str, port: int) -> list[str]:
-    """Return the addresses of a name, each process once.
-
-    Raises:
-        OSError: If it has none.
-    """
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    families = [family for family, *_ in found]
-    # A process with an address of each kind is still one process.
-    family = socket.AF_INET if socket.AF_INET in families else families[0]
-    return list(dict.fromkeys(str(where[0]) for kind, *_, where in found if kind == family))
+Resolve = Callable[[str, int], list[str]]
 
 
 class Gateways:
@@ -48,12 +36,15 @@ class Gateways:
     Args:
         client: HTTP.
         url: Base address of the admin port; its host may stand for several addresses.
-        resolve: Returns the addresses of a host and a port; raises OSError if it has none.
+        resolve: Returns the addresses of a host and a port, in a thread of its own; raises
+            OSError if it has none.
     """
 
-    def __init__(self, client: httpx.AsyncClient, url: str, resolve: Resolve | None = None) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, url: str, resolve: Resolve = resolve_addresses
+    ) -> None:
         self._client = client
-        self._resolve = resolve or resolve_addresses
+        self._resolve = resolve
         self._url = httpx.URL(url)
         self._arrivals: dict[str, float] = {}
         self._epoch = 0
@@ -65,7 +56,7 @@ class Gateways:
         has come, gone or begun anew.
         """
         try:
-            addresses = await self._resolve(self._url.host, self._url.port or 80)
+            addresses = await asyncio.to_thread(self._resolve, self._url.host, self._url.port or 80)
         except OSError as error:
             _logger.warning("the gateway's address cannot be found: %s", error)
             return None

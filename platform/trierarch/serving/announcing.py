@@ -10,7 +10,6 @@ gateways.
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ConfigDict
 
+from trierarch.adapters.addresses import resolve_addresses
 from trierarch.core.clock import Clock
 
 _logger = logging.getLogger(__name__)
@@ -137,8 +137,7 @@ class Announcer:
         now_seconds = self._clock.monotonic_seconds()
         if now_seconds - self._resolved_seconds >= _RESOLVE_SECONDS:
             url = httpx.URL(self._target.url)
-            found = socket.getaddrinfo(url.host, url.port or 80, type=socket.SOCK_STREAM)
-            addresses = dict.fromkeys(str(address[0]) for *_, address in found)
+            addresses = resolve_addresses(url.host, url.port or 80)
             self._urls = [url.copy_with(host=address) for address in addresses]
             self._resolved_seconds = now_seconds
         return self._urls

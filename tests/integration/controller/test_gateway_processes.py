@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from trierarch.controller.gateways import Gateways, resolve_addresses
+from trierarch.adapters.addresses import resolve_addresses
+from trierarch.controller.gateways import Gateways
 
 FIRST, SECOND = "127.0.0.1", "127.0.0.2"
 
@@ -68,7 +69,7 @@ def processes() -> Iterator[Processes]:
 def test_the_sum_is_told_only_while_every_part_of_it_is_known(processes: Processes) -> None:
     addresses = [FIRST, SECOND]
 
-    async def resolve(host: str, port: int) -> list[str]:
+    def resolve(host: str, port: int) -> list[str]:
         assert (host, port) == ("gateway.test", processes.port)
         return list(addresses)
 
@@ -102,8 +103,8 @@ def test_the_sum_is_told_only_while_every_part_of_it_is_known(processes: Process
 
 
 def test_an_address_is_its_own_only_address() -> None:
-    assert asyncio.run(resolve_addresses("127.0.0.1", 9090)) == ["127.0.0.1"]
-    assert len(asyncio.run(resolve_addresses("localhost", 9090))) == 1
+    assert resolve_addresses("127.0.0.1", 9090) == ["127.0.0.1"]
+    assert len(resolve_addresses("localhost", 9090)) == 1
 
 
 def test_a_name_that_nobody_knows_tells_nothing() -> None:

@@ -61,7 +61,7 @@ def test_every_address_of_the_name_is_told(tmp_path: Path, monkeypatch: pytest.M
             addresses = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in addresses]
 
-        monkeypatch.setattr("trierarch.serving.announcing.socket.getaddrinfo", resolve)
+        monkeypatch.setattr("trierarch.adapters.addresses.socket.getaddrinfo", resolve)
         target = AnnouncementTarget(url=f"http://{NAME}:{port}/a", token_file=str(token))
         announcer = Announcer(target, lambda: {"state": "ready"}, SystemClock())
         announcer.start()
