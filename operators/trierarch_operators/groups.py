@@ -18,6 +18,9 @@ from trierarch_operators.labels import CLUSTER_LABEL, GROUP_LABEL, REVISION_ANNO
 
 Pod = Mapping[str, Any]
 
+SILENT_SCHEDULER_GRACES = 3
+"""Graces that a group placed in part has while nothing has refused its other pods."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Group:
@@ -81,6 +84,11 @@ class Group:
     def started_unix_seconds(self) -> float:
         """When its first pod was made."""
         return min(map(_created_unix_seconds, self.pods), default=0.0)
+
+    @property
+    def completed_unix_seconds(self) -> float:
+        """When the last of the pods that it has was made."""
+        return max(map(_created_unix_seconds, self.pods), default=0.0)
 
     @property
     def unplaced_reason(self) -> str:
@@ -179,11 +187,17 @@ def choose_victims(groups: Sequence[Group], too_many: int) -> list[Group]:
 def stuck_groups(
     groups: Sequence[Group], now_unix_seconds: float, grace_seconds: float
 ) -> list[Group]:
-    """Return the groups that have held some of their accelerators for longer than the grace."""
+    """Return the groups that have held some of their accelerators for longer than the grace.
+
+    A scheduler that has not yet refused the other pods may be about to place them, and one that
+    is down would place no other group either: its silence is borne for longer than its refusal.
+    """
     return [
         group
         for group in groups
-        if group.is_partial and now_unix_seconds - group.started_unix_seconds >= grace_seconds
+        if group.is_partial
+        and now_unix_seconds - group.completed_unix_seconds
+        >= grace_seconds * (1 if group.unplaced_reason else SILENT_SCHEDULER_GRACES)
     ]
 
 

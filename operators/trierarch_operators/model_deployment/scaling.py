@@ -145,7 +145,7 @@ def _replicas(cluster: Object) -> int:
 
 
 def _describe_stuck(group: Group) -> str:
-    reason = group.unplaced_reason or "the scheduler has found no node for the others"
+    reason = group.unplaced_reason or "nothing was heard of a node for the others"
     return (
         f"only {group.placed_pods} of {group.hosts} pods of a group could be placed, so all were"
         f" given back: {reason}"

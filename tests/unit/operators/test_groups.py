@@ -68,8 +68,18 @@ def test_pods_of_one_replica_form_one_group() -> None:
 def test_a_group_with_some_pods_placed_holds_accelerators_for_nothing() -> None:
     (group,) = group_pods([pod("a", group="g", node="n1"), pod("b", group="g")], 2, [])
     assert group.is_partial
-    assert stuck_groups([group], group.started_unix_seconds + 29, 30) == []
-    assert stuck_groups([group], group.started_unix_seconds + 30, 30) == [group]
+    assert stuck_groups([group], group.started_unix_seconds + 89, 30) == []
+    assert stuck_groups([group], group.started_unix_seconds + 90, 30) == [group]
+
+
+def test_a_refused_group_is_stuck_sooner_and_counted_from_its_last_pod() -> None:
+    refused = pod("b", group="g", creationTimestamp="1970-01-12T13:46:50Z")
+    refused["status"] = {
+        "conditions": [{"type": "PodScheduled", "status": "False", "message": "no gpu"}]
+    }
+    (group,) = group_pods([pod("a", group="g", node="n1"), refused], 2, [])
+    assert stuck_groups([group], NOW + 39, 30) == []
+    assert stuck_groups([group], NOW + 40, 30) == [group]
 
 
 def test_a_group_whose_other_pod_was_not_made_yet_is_partial_too() -> None:
