@@ -118,6 +118,7 @@ ADDRESSES = {
     "RayCluster": ("/apis/ray.io/v1", "rayclusters"),
     "Event": ("/apis/events.k8s.io/v1", "events"),
     "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
+    "Namespace": ("/api/v1", "namespaces"),
     "Pod": ("/api/v1", "pods"),
 }
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import ApiError, Cluster
+from trierarch_operators.model_deployment.reconcile import FINALIZER
+
+from .conftest import ApiError, Cluster, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -249,3 +251,11 @@ def test_the_scale_subresource_reads_and_writes_replicas(cluster: Cluster, names
     found = cluster.get("ModelDeployment", namespace, "md")
     assert found is not None
     assert found["spec"]["replicas"] == 3
+
+
+def test_the_namespace_of_a_test_ends_whatever_its_operator_has_left(cluster: Cluster) -> None:
+    held = manifest("ModelDeployment", "md", GOOD["ModelDeployment"])
+    held["metadata"]["finalizers"] = [FINALIZER]
+    with cluster.server.new_namespace() as name:
+        cluster.create(held, name)
+    wait_for(lambda: cluster.get("Namespace", "", name) is None, "the namespace to end")
