@@ -16,6 +16,7 @@ import pytest
 from trierarch.core.quantities import TokenCounts
 from trierarch.core.usage import Outcome
 from trierarch.gateway.wire import pool as upstream_pool
+from trierarch.routing import ejection
 from trierarch.settings.gateway import GatewaySettings
 from trierarch.testing.local_gateway import TEST_KEY, LocalGateway
 from trierarch.testing.replica_source import ready_replica
@@ -115,8 +116,10 @@ def test_a_failure_before_the_first_byte_is_retried_elsewhere_unseen(
 
 
 def test_a_dead_address_is_retried_elsewhere_and_left_alone_for_a_while(
-    engine: EngineProcess,
+    engine: EngineProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # On a busy machine four requests can take longer than the while of the first failure.
+    monkeypatch.setattr(ejection, "FIRST_EJECTION_SECONDS", ejection.MAX_EJECTION_SECONDS)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         dead = closed.getsockname()[1]
     replicas = [
@@ -132,7 +135,7 @@ def test_a_dead_address_is_retried_elsewhere_and_left_alone_for_a_while(
         assert retries == 1.0
         listed = httpx.get(gateway.admin_url + "/api/v1/replicas").json()["replicas"]
         [entry] = [one for one in listed if one["replica_id"] == "a-dead"]
-        assert 0 < entry["ejected_for_seconds"] <= 1.0
+        assert 0 < entry["ejected_for_seconds"] <= ejection.MAX_EJECTION_SECONDS
 
 
 def test_no_replica_is_tried_twice_and_an_error_is_told_once() -> None:
