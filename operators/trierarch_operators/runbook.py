@@ -125,9 +125,9 @@ PAGES: dict[str, Page] = {
     ),
     "RolledBack": Page(
         ("Progressing",),
-        "An update was taken back: its groups failed too many requests, or none served in time;"
-        " the message has the numbers or the error. What served before goes on and is made whole"
-        " again, and this update is not tried a second time.",
+        "An update was taken back: its groups failed too many requests, or Ray Serve gave up their"
+        " start, or none served in time; the message has the numbers or the error. What served"
+        " before goes on and is made whole again, and this update is not tried a second time.",
         f"{_PODS}; the log of the container `ray` of the update's pods, while they are there; the"
         " Event RolledBack.",
         "Correct the spec: any other change is tried anew. Putting the old spec back ends this"

@@ -16,6 +16,7 @@ from trierarch.controller.outcomes import Outcome, add_outcomes
 from trierarch.core.replicas import ReplicaState
 from trierarch_operators.groups import Group
 from trierarch_operators.labels import REVISION_ANNOTATION
+from trierarch_operators.model_deployment.failures import find_failure
 from trierarch_operators.model_deployment.manifests import (
     FINGERPRINT_ANNOTATION,
     Counts,
@@ -39,6 +40,9 @@ LEAST_REQUESTS = 20
 
 ERROR_RATIO = 0.05
 """Of requests, above which an update is refused; more where the old groups fail as well."""
+
+_GIVEN_UP = "DEPLOY_FAILED"
+"""Status of a Ray Serve application."""
 
 TIMES_AS_MANY = 3.0
 """As many errors as before are the requests' fault, or the world's."""
@@ -108,7 +112,9 @@ def plan_rollout(
         return _try(wanted, previous)
     if previous is None:
         return Rollout(wanted)
-    problem = find_problem(groups, new, previous, outcomes, now_unix_seconds, settings)
+    problem = find_surrender(groups, new, live) or find_problem(
+        groups, new, previous, outcomes, now_unix_seconds, settings
+    )
     if problem:
         refused = Refused(new, problem)
         manifest = _go_back(wanted, previous, refused, counts)
@@ -116,6 +122,31 @@ def plan_rollout(
     if _is_over(groups, new, now_unix_seconds, settings):
         return Rollout(wanted)
     return _try(wanted, previous)
+
+
+def find_surrender(groups: Sequence[Group], new: str, live: Object | None) -> str:
+    """Return what Ray Serve met when it gave up the start of an update; empty if it has not.
+
+    It gives up after three replicas in a row have failed to start. It would go on trying, but what
+    serves beside it is whole, and the accelerators of the attempt cost money.
+
+    Args:
+        groups: Of the variant, of all its clusters.
+        new: Revision of the update.
+        live: The RayService with what KubeRay has heard of Ray Serve.
+    """
+    pending = ((live or {}).get("status") or {}).get("pendingServiceStatus") or {}
+    ours = [
+        group
+        for group in groups
+        if group.revision == new and group.cluster == pending.get("rayClusterName")
+    ]
+    applications = (pending.get("applicationStatuses") or {}).values()
+    has_given_up = any(one.get("status") == _GIVEN_UP for one in applications)
+    if not ours or not has_given_up or any(_is_ready(group) for group in ours):
+        return ""
+    failure = find_failure(ours, (), live)
+    return "the update does not start" + (f": {failure.message}" if failure else "")
 
 
 def find_problem(

@@ -202,6 +202,36 @@ def test_an_update_that_never_serves_goes_back_with_its_error(story: Story) -> N
     assert "within 1800 s: ValueError: no such option" in found.refused.message
 
 
+def given_up(one: dict[str, Any], pending: str, status: str) -> dict[str, Any]:
+    """Return a RayService with what KubeRay has heard of Ray Serve on the cluster to come."""
+    application = {"status": status, "message": "a replica failed 3 times: no such option"}
+    heard = {"rayClusterName": pending, "applicationStatuses": {"m": application}}
+    return {**one, "status": {"pendingServiceStatus": heard}}
+
+
+def test_an_update_that_ray_serve_gives_up_goes_back_at_once(story: Story) -> None:
+    story.step(story.new, [story.before])
+    groups = [story.before, story.update()]
+    tried = story.live
+    story.live = given_up(tried, "b", "DEPLOYING")
+    assert story.step(story.new, groups, after_seconds=90).is_on_trial
+    # What is said of another cluster, or of an earlier update, says nothing about this one.
+    story.live = given_up(tried, "a", "DEPLOY_FAILED")
+    assert story.step(story.new, groups, after_seconds=90).is_on_trial
+    story.live = given_up(tried, "b", "DEPLOY_FAILED")
+    assert story.step(
+        story.new, [story.before, story.update(NOW + 60)], after_seconds=90
+    ).is_on_trial
+    story.live = given_up(tried, "b", "DEPLOY_FAILED")
+    found = story.step(story.new, groups, after_seconds=90)
+    assert found.is_turning
+    assert found.refused is not None
+    assert found.refused.message == (
+        "the update does not start: Ray Serve: a replica failed 3 times: no such option"
+    )
+    assert found.manifest["spec"] == story.old["spec"]
+
+
 def refuse(story: Story) -> None:
     story.step(story.new, [story.before])
     assert story.step(story.new, [story.before], after_seconds=1800).is_turning
