@@ -23,6 +23,14 @@ TOKEN_LIFE_SECONDS = 3600
 
 _GRACE_AFTER_DRAIN_SECONDS = 30
 
+_RAY_DRAIN_VARIABLE = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
+"""How long Ray lets the replicas of a node end after SIGTERM; half a minute if nobody says it."""
+
+_PROXY_DRAIN_VARIABLE = "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S"
+"""The shortest life of Serve's proxy on a node after that; half a minute if nobody says it. No
+request goes through it, but it would keep a node without answers, and when a whole cluster is
+deleted it would outlive the head, after which Ray waits a minute longer."""
+
 _ENDABLE = ("sh", "-c", 'trap "exit 143" TERM; "$@" & wait $!', "download")
 """Runs a command so that SIGTERM ends it. As process 1 most programs ignore it, and a pod that is
 deleted while it downloads would stay for the grace period of an answer."""
@@ -97,6 +105,10 @@ def build_engine_template(
             "emptyDir": {"medium": "Memory", "sizeLimit": _times(host.shared_memory, count)},
         }
     )
+    container["env"] = [
+        {"name": _RAY_DRAIN_VARIABLE, "value": str(int(settings.drain_seconds))},
+        {"name": _PROXY_DRAIN_VARIABLE, "value": "1"},
+    ]
     container["volumeMounts"].append({"name": "shared-memory", "mountPath": "/dev/shm"})  # noqa: S108  # what engines use
     _add_source(pod, container, source, settings)
     _add_placement(pod, labels, variant, accelerator_class, plan)

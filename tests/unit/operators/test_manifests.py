@@ -67,6 +67,18 @@ def test_the_head_takes_no_accelerator_and_no_replica(name: str) -> None:
         assert set(resources["limits"]) == {"cpu", "memory"}
 
 
+def test_a_pod_that_is_deleted_lets_its_answers_end() -> None:
+    (service,) = build_ray_services("one-node-h200-ep8")
+    pod = worker_group(service)["template"]["spec"]
+    drain_seconds = serve(service)["args"]["drain_seconds"]
+    # Ray ends replicas after half a minute otherwise, whatever Serve and the kubelet would wait.
+    assert {v["name"]: v["value"] for v in pod["containers"][0]["env"]} == {
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(int(drain_seconds)),
+        "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
+    }
+    assert pod["terminationGracePeriodSeconds"] > drain_seconds
+
+
 @pytest.mark.parametrize(
     ("name", "hosts", "resource", "per_host"),
     [
