@@ -34,7 +34,7 @@ from trierarch_operators.resources import (
     RAY_CLUSTERS,
     RAY_SERVICES,
 )
-from trierarch_operators.succession import find_leaving, send_away
+from trierarch_operators.succession import DELETING, find_leaving, send_away
 
 HEAR_SECONDS = 3.0
 """Every replica speaks each second; one second more may pass until it knows our address."""
@@ -147,6 +147,9 @@ class ClusterFleet:
         hosts = 1 if known is None else known[1].plan.hosts
         announced = self._announced
         groups = group_pods(pods, hosts, announced.at(addresses), announced.failures_at(addresses))
+        deployment = self._cache.get(MODEL_DEPLOYMENTS, key)
+        if deployment is not None and deployment["metadata"].get("deletionTimestamp"):
+            return send_away(groups, {group.cluster: DELETING for group in groups})
         clusters = self.clusters(key, variant)
         service = next(self._of_variant(RAY_SERVICES, key, variant), None)
         return send_away(groups, find_leaving(service, clusters, groups))

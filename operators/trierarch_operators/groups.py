@@ -66,6 +66,11 @@ class Group:
         return said.state is not ReplicaState.STARTING and said.reason != DRAINED_REASON
 
     @property
+    def in_flight(self) -> int:
+        """Answers that its replica has begun and not finished."""
+        return 0 if self.replica is None else self.replica.in_flight
+
+    @property
     def placed_pods(self) -> int:
         """Pods that hold a node's accelerators."""
         return sum(bool(pod["spec"].get("nodeName")) for pod in self.pods)

@@ -16,6 +16,10 @@ from trierarch_operators.revisions import (
 
 SUPERSEDED = "Superseded"
 ROLLED_BACK = "RolledBack"
+DELETING = "Deleting"
+
+NOTICE_SECONDS = 5.0
+"""From the word that a group drains until no gateway sends to it any more."""
 
 
 def find_leaving(

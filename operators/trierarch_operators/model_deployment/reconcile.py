@@ -55,6 +55,7 @@ from trierarch_operators.resources import (
 )
 from trierarch_operators.revisions import read_previous, read_refused
 from trierarch_operators.status_writes import apply_finalizers
+from trierarch_operators.succession import NOTICE_SECONDS
 
 _logger = logging.getLogger(__name__)
 
@@ -324,18 +325,20 @@ class Reconciler:
         """Let running answers end, remove everything, and let the object go."""
         if FINALIZER not in found["metadata"].get("finalizers", ()):
             return None
-        states = []
-        working = 0
-        for variant in deployment.spec.variants:
-            groups = self._fleet.groups(key_of(found), variant.name)
-            serving = [group for group in groups if group.is_working]
-            working += len(serving)
-            states.append(VariantState(name=variant.name, draining=len(serving)))
-        services = self._services(found)
         waited_seconds = self._clock.unix_seconds() - _unix_seconds(
             found["metadata"]["deletionTimestamp"]
         )
-        if working and waited_seconds < self._drain_seconds:
+        states = []
+        holds_up = False
+        for variant in deployment.spec.variants:
+            groups = self._fleet.groups(key_of(found), variant.name)
+            working = [group for group in groups if group.is_working]
+            states.append(VariantState(name=variant.name, draining=len(working)))
+            # While an update starts, KubeRay tells only the new cluster's Serve to drain: the old
+            # one's replicas say ready to the end, and what counts is whether they answer somebody.
+            holds_up |= any(g.in_flight or waited_seconds < NOTICE_SECONDS for g in working)
+        services = self._services(found)
+        if holds_up and waited_seconds < self._drain_seconds:
             await self._drain(services)
         else:
             for service in services:

@@ -14,13 +14,7 @@ from trierarch_operators.events import EventRecorder
 from trierarch_operators.groups import Group
 from trierarch_operators.object_cache import Object, key_of
 from trierarch_operators.resources import RAY_CLUSTERS
-from trierarch_operators.succession import (
-    find_leaving,
-    is_replaced,
-)
-
-NOTICE_SECONDS = 5.0
-"""From the word that a group drains until no gateway sends to it any more."""
+from trierarch_operators.succession import NOTICE_SECONDS, find_leaving, is_replaced
 
 
 class ClusterRetirement:
@@ -67,11 +61,7 @@ class ClusterRetirement:
             return False
         now_seconds = self._clock.monotonic_seconds()
         since_seconds = self._since_seconds.setdefault(uid, now_seconds)
-        busy = sum(
-            group.replica.in_flight
-            for group in groups
-            if group.cluster == name and group.replica is not None
-        )
+        busy = sum(group.in_flight for group in groups if group.cluster == name)
         if not is_replaced(service, name) or busy or now_seconds - since_seconds < NOTICE_SECONDS:
             return True
         key = key_of(cluster)

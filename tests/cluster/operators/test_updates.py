@@ -7,194 +7,19 @@ what the operator makes of a second cluster, and no engine runs on simulated nod
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import secrets
-import threading
-import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx
 import pytest
 
-from trierarch_operators.labels import REVISION_ANNOTATION, TOKEN_AUDIENCE
+from trierarch_operators.labels import REVISION_ANNOTATION
+from trierarch_operators.model_deployment.manifests import SERVE_REPLICAS_ANNOTATION
 
-from .conftest import Cluster, RunningOperator, StartOperator, wait_for
+from .conftest import Cluster, StartOperator, wait_for
+from .played_updates import Play
 
 pytestmark = pytest.mark.cluster
-
-
-class Engine:
-    """An engine's ``/metrics`` after some requests."""
-
-    def __init__(self) -> None:
-        self.ready_unix_seconds = time.time()
-        self.finished = 100
-        self.failed = 0
-        engine = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = (
-                    f'vllm:request_success_total{{finished_reason="stop"}} {engine.finished}\n'
-                    f'http_requests_total{{status="5xx"}} {engine.failed}\n'
-                ).encode()
-                self.send_response(200)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def port(self) -> int:
-        return int(self.server.server_address[1])
-
-
-@dataclasses.dataclass
-class Play:
-    """One deployment of one group, and what KubeRay and the engines would do about it."""
-
-    cluster: Cluster
-    namespace: str
-    operator: RunningOperator
-    accelerator: str
-    engines: dict[str, Engine] = dataclasses.field(default_factory=dict)
-    pods: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    def deploy(self, tokens: int) -> None:
-        """Apply the model deployment with this engine argument."""
-        variant = {
-            "name": "v",
-            "accelerator": self.accelerator,
-            "minReplicas": 1,
-            "engineArgs": {"max-model-len": tokens},
-        }
-        self.cluster.apply(
-            {
-                "apiVersion": "trierarch.dev/v1alpha1",
-                "kind": "ModelDeployment",
-                "metadata": {"name": "chat"},
-                "spec": {
-                    "model": {"name": "m", "source": "hf://org/m"},
-                    "variants": [variant],
-                    "scaling": {"behavior": {"intervalSeconds": 1}},
-                },
-            },
-            self.namespace,
-        )
-
-    def service(self) -> dict[str, Any]:
-        """Return the RayService."""
-        return self.cluster.get("RayService", self.namespace, "chat-v") or {}
-
-    def wait_for_tokens(self, tokens: int) -> None:
-        """Wait until the RayService has this engine argument."""
-        word = f'"max_model_tokens": {tokens}'
-        wait_for(
-            lambda: word in self.service().get("spec", {}).get("serveConfigV2", ""),
-            f"{tokens} tokens in the RayService",
-        )
-
-    def make_cluster(self, name: str) -> None:
-        """Make a RayCluster of the RayService as it is now, with the pod of its one group."""
-        service = self.service()
-        labels = service["metadata"]["labels"]
-        spec = service["spec"]["rayClusterConfig"]
-        self.cluster.apply(
-            {
-                "apiVersion": "ray.io/v1",
-                "kind": "RayCluster",
-                "metadata": {"name": name, "labels": labels},
-                "spec": spec,
-            },
-            self.namespace,
-        )
-        template = spec["workerGroupSpecs"][0]["template"]
-        self.cluster.ask(
-            "POST",
-            f"/api/v1/namespaces/{self.namespace}/pods",
-            {
-                "metadata": {
-                    "name": f"{name}-0",
-                    "labels": {**template["metadata"]["labels"], "ray.io/cluster": name},
-                    "annotations": template["metadata"]["annotations"],
-                },
-                "spec": {"containers": [{"name": "ray", "image": "engine:1"}]},
-            },
-        )
-        address = f"10.77.0.{len(self.pods) + 1}"
-        self.cluster.ask(
-            "PATCH",
-            f"/api/v1/namespaces/{self.namespace}/pods/{name}-0/status",
-            {"status": {"podIP": address, "podIPs": [{"ip": address}]}},
-            content_type="application/strategic-merge-patch+json",
-        )
-        self.pods[name] = address
-        self.engines[name] = Engine()
-
-    def promote(self, active: str, pending: str = "") -> None:
-        """Say which cluster KubeRay works with."""
-        status = {
-            "activeServiceStatus": {"rayClusterName": active},
-            "pendingServiceStatus": {"rayClusterName": pending},
-        }
-        self.cluster.ask(
-            "PATCH",
-            f"/apis/ray.io/v1/namespaces/{self.namespace}/rayservices/chat-v/status",
-            {"status": status},
-            content_type="application/merge-patch+json",
-        )
-
-    def announce(self) -> None:
-        """Have every replica say that it serves, as it does each second."""
-        token = self.cluster.ask(
-            "POST",
-            f"/api/v1/namespaces/{self.namespace}/serviceaccounts/default/token",
-            {"spec": {"audiences": [TOKEN_AUDIENCE]}},
-        )["status"]["token"]
-        for name, address in self.pods.items():
-            document = {
-                "replica_id": name,
-                "model": "m",
-                "variant": "v",
-                "state": "ready",
-                "address": address,
-                "host": "127.0.0.1",
-                "port": self.engines[name].port,
-                "started_unix_seconds": 1.0,
-                "ready_unix_seconds": self.engines[name].ready_unix_seconds,
-                "reason": "",
-                "max_model_tokens": 8192,
-                "in_flight": 0,
-                "pid": 1,
-                "message": "",
-            }
-            httpx.post(
-                f"{self.operator.url}/announcements",
-                json=document,
-                headers={"authorization": f"Bearer {token}"},
-            ).raise_for_status()
-
-    def states(self) -> dict[str, str]:
-        """Return what gateways are told of each cluster's replica."""
-        self.announce()
-        replicas = httpx.get(f"{self.operator.url}/replicas").json()["replicas"]
-        return {
-            replica["replica_id"].split(".")[1]: f"{replica['state']} {replica['reason']}".strip()
-            for replica in replicas
-        }
-
-    def reason(self) -> str:
-        """Return the reason of the condition Progressing."""
-        found = self.cluster.get("ModelDeployment", self.namespace, "chat") or {}
-        conditions = found.get("status", {}).get("conditions", ())
-        return next((c["reason"] for c in conditions if c["type"] == "Progressing"), "")
 
 
 @pytest.fixture
@@ -286,3 +111,30 @@ def test_an_update_whose_requests_fail_is_taken_back(play: Play) -> None:
 
     wait_for(only_the_twin, "the other clusters to go")
     assert play.reason() == "RolledBack"
+
+
+@pytest.mark.parametrize("play", ["600"], indirect=True)
+def test_a_deletion_during_an_update_waits_for_answers_and_no_longer(play: Play) -> None:
+    """KubeRay tells only its newest cluster's Serve to drain: the old replica says ready on."""
+    update(play)
+    wait_for(lambda: play.states().get("new") == "ready", "the update to serve")
+    play.engines["old"].in_flight = 1
+    path = f"/apis/trierarch.dev/v1alpha1/namespaces/{play.namespace}/modeldeployments/chat"
+    play.cluster.ask("DELETE", path)
+    wait_for(
+        lambda: set(play.states().values()) == {"draining Deleting"},
+        "gateways to be told to send nothing more",
+    )
+    wait_for(
+        lambda: play.service()["metadata"]["annotations"][SERVE_REPLICAS_ANNOTATION] == "0",
+        "Serve to be told to drain",
+    )
+    assert play.cluster.get("ModelDeployment", play.namespace, "chat") is not None
+    play.engines["old"].in_flight = 0
+
+    def is_gone() -> bool:
+        play.announce()
+        return play.cluster.get("ModelDeployment", play.namespace, "chat") is None
+
+    wait_for(is_gone, "the end, long before the longest drain")
+    assert play.service() == {}
