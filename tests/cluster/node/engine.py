@@ -182,6 +182,10 @@ def stop_engine(place: Place) -> None:
         if child.poll() is not None:
             del _children[pid]
     remove_control_groups(place.name)
+    # The kernel removes it too, but on a busy machine later.
+    link = ["ip", "link", "delete", interface_name(place.name)]
+    if Path("/sys/class/net", link[-1]).exists():
+        subprocess.run(link, capture_output=True, check=False)
     with locked(place.cache / _ADDRESSES, sys.stdout, _OTHERS):
         if not find_engine_processes(None):
             restore_limit(place.cache)
