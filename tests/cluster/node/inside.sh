@@ -6,6 +6,9 @@
 # Arguments: ENGINE_ROOT (unpacked packages), STATE (folder of this cluster), CGROUP (its name).
 set -euo pipefail
 engine_root=$1 state=$2 cgroup=$3
+# Where the machine is busy, the whole cluster counts as so many processes and not as one, so that a
+# handful of others does not starve three nodes. With eight, the nodes starved the others.
+processes=2
 
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs /run
@@ -39,6 +42,8 @@ if grep -qw cpuset /proc/self/cgroup; then
         mkdir "/sys/fs/cgroup/$controller"
         mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller"
     done
+    mkdir -p "/sys/fs/cgroup/cpu/$cgroup"
+    echo $((1024 * processes)) >"/sys/fs/cgroup/cpu/$cgroup/cpu.shares"
     mkdir /sys/fs/cgroup/systemd
     mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
 else
@@ -48,6 +53,10 @@ else
     xargs -rn1 <"/sys/fs/cgroup/cgroup.procs" >"/sys/fs/cgroup/$cgroup-init/cgroup.procs" || true
     sed -e 's/ / +/g' -e 's/^/+/' </sys/fs/cgroup/cgroup.controllers \
         >/sys/fs/cgroup/cgroup.subtree_control
+    mkdir -p "/sys/fs/cgroup/$cgroup"
+    if [ -e "/sys/fs/cgroup/$cgroup/cpu.weight" ]; then
+        echo $((100 * processes)) >"/sys/fs/cgroup/$cgroup/cpu.weight"
+    fi
 fi
 # A small disk of its own for each node, so that one can be filled without filling the machine's.
 for node in 0 1 2; do
