@@ -97,7 +97,7 @@ def test_what_does_not_fit_waits_at_the_gateway_in_order_of_tier() -> None:
         ) as gateway,
         ThreadPoolExecutor(8) as pool,
     ):
-        first = pool.submit(post, gateway, max_tokens=60)
+        first = pool.submit(post, gateway, max_tokens=120)
         wait_until(lambda: signals(gateway)["in_flight"] == 1)
         later = []
         for tier in ("flex", "default", "priority"):
