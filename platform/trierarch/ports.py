@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Protocol
 
-from trierarch.core.identifiers import KeyId, ModelName, TenantId
+from trierarch.core.identifiers import HolderId, KeyId, ModelName, TenantId
 from trierarch.core.quantities import Money, TokenCounts
 from trierarch.core.replicas import ReplicaEndpoint
 from trierarch.core.usage import ServiceTier, UsageRecord
 from trierarch.cost.budgets import TenantTerms
+from trierarch.cost.leases import LeaseAsk, LeaseRound
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,6 +69,24 @@ class TenantSource(Protocol):
 
     def book(self) -> TenantBook:
         """Return what was last read; must not block on I/O."""
+        ...
+
+    @property
+    def holder(self) -> HolderId:
+        """Return the name under which this process leases."""
+        ...
+
+    @property
+    def lease_seconds(self) -> float:
+        """Return how long a lease lives without being renewed."""
+        ...
+
+    def exchange_leases(self, asks: Sequence[LeaseAsk]) -> LeaseRound:
+        """Renew, grant and take back leases; blocks.
+
+        Raises:
+            Unavailable: If the ledger does not answer; asking again is harmless.
+        """
         ...
 
 

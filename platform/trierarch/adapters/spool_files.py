@@ -7,10 +7,12 @@ and left out, every line before it counts.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import fcntl
 import os
+import uuid
 import zlib
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -21,6 +23,7 @@ import orjson
 
 from trierarch.core.errors import InvalidInput, Unavailable
 from trierarch.core.identifiers import (
+    HolderId,
     KeyId,
     ModelName,
     ReplicaId,
@@ -77,6 +80,7 @@ def _body(record: UsageRecord) -> bytes:
             "started_unix_seconds": record.started_unix_seconds,
             "finished_unix_seconds": record.finished_unix_seconds,
             "trace_id": record.trace_id,
+            "holder": record.holder,
         }
     )
 
@@ -107,6 +111,8 @@ def decode(line: bytes) -> UsageRecord | None:
             started_unix_seconds=fields["started_unix_seconds"],
             finished_unix_seconds=fields["finished_unix_seconds"],
             trace_id=fields["trace_id"],
+            # Lines of before there were leases have none.
+            holder=HolderId(fields.get("holder", "")),
         )
     except (ValueError, KeyError, TypeError, ArithmeticError):
         return None
@@ -218,6 +224,26 @@ class SpoolFolder:
         for path in self.path.glob(f"*{SEGMENT_SUFFIX}"):
             if path.stem.isdigit():
                 yield int(path.stem)
+
+    def identity(self) -> str:
+        """Return the folder's own name, made when it is first asked for and kept ever after.
+
+        Raises:
+            OSError: If it cannot be read or written.
+        """
+        path = self.path / "identity"
+        with contextlib.suppress(FileNotFoundError):
+            if known := path.read_text().strip():
+                return known
+        name = uuid.uuid4().hex
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(file, f"{name}\n".encode())
+            os.fsync(file)
+        finally:
+            os.close(file)
+        self.sync()
+        return name
 
     def old_segments(self) -> list[Segment]:
         """Return what earlier processes left, oldest first."""

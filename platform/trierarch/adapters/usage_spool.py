@@ -102,7 +102,11 @@ _Line = tuple[float, bytes]
 
 
 class UsageSpool:
-    """A ``UsageSink`` that loses nothing once it is durable and counts nothing twice."""
+    """A ``UsageSink`` that loses nothing once it is durable and counts nothing twice.
+
+    Attributes:
+        identity: Name of the folder, the same for every process that takes it.
+    """
 
     def __init__(
         self,
@@ -152,6 +156,7 @@ class UsageSpool:
         self._write_failure = self._settle_failure = ""
 
         try:
+            self.identity = self._folder.identity()
             self._segments.extend(self._folder.old_segments())
             self._replayed = sum(count_lines(segment) for segment in self._segments)
         except OSError as error:
@@ -214,6 +219,12 @@ class UsageSpool:
         with self._changed:
             # What an earlier process left is settled first.
             return max(0, self._done() - self._replayed)
+
+    @property
+    def has_replayed(self) -> bool:
+        """Whether what earlier processes left is dealt with."""
+        with self._changed:
+            return self._done() >= self._replayed
 
     def wait_durable(self, timeout_seconds: float) -> bool:
         """Wait until everything recorded so far is on disk and return whether it is."""

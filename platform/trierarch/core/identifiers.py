@@ -20,5 +20,8 @@ KeyId = NewType("KeyId", str)
 RequestId = NewType("RequestId", str)
 """One request at the gateway; the ledger's idempotency key."""
 
+HolderId = NewType("HolderId", str)
+"""One gateway process in its time with one set of leases; a new one after each start."""
+
 DecisionId = NewType("DecisionId", str)
 """One scaling decision."""

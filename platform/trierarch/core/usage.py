@@ -6,6 +6,7 @@ import dataclasses
 from enum import StrEnum
 
 from trierarch.core.identifiers import (
+    HolderId,
     KeyId,
     ModelName,
     ReplicaId,
@@ -21,7 +22,7 @@ class Outcome(StrEnum):
 
     COMPLETED = "completed"
     ABORTED = "aborted"
-    """The client went away; what was generated until then counts."""
+    """The client went away, or its budget was used up; what was generated until then counts."""
     FAILED = "failed"
     """The engine failed; charged nothing."""
     SHED = "shed"
@@ -38,6 +39,10 @@ class ServiceTier(StrEnum):
     FLEX = "flex"
 
 
+NO_HOLDER = HolderId("")
+"""Of a request whose tenant has no budget."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class UsageRecord:
     """One finished request.
@@ -48,6 +53,7 @@ class UsageRecord:
         charge: By the rate card in force when the request started.
         trace_id: 32 hex digits, or empty.
         replica_id: Who served it; empty if nobody did.
+        holder: Whose lease of the tenant's budgets the charge was reserved on; empty if none.
     """
 
     request_id: RequestId
@@ -63,3 +69,4 @@ class UsageRecord:
     started_unix_seconds: float
     finished_unix_seconds: float
     trace_id: str = ""
+    holder: HolderId = NO_HOLDER

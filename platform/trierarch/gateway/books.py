@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterator
+import logging
+import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from trierarch.adapters.ledger import CachedKeySource, CachedRateCard, Ledger
 from trierarch.adapters.ledger.caches import REFRESH_SECONDS, Refreshed
 from trierarch.adapters.usage_spool import UsageSpool
 from trierarch.core.clock import Clock
-from trierarch.core.errors import InvalidInput, Unavailable
-from trierarch.core.identifiers import TenantId
+from trierarch.core.errors import InvalidInput, TrierarchError, Unavailable
+from trierarch.core.identifiers import HolderId, TenantId
+from trierarch.cost.leases import LeaseAsk, LeaseRound
 from trierarch.ports import TenantBook, TenantUsage
 from trierarch.settings.gateway import GatewaySettings
+
+_logger = logging.getLogger(__name__)
 
 FRESHNESS_TIMEOUT_SECONDS = 5.0
 """How long ``/v1/usage`` waits for the ledger to have everything."""
@@ -52,31 +57,64 @@ class FreshTenantUsage:
 
 
 class LedgerTenants:
-    """A ``TenantSource`` from memory, read from the ledger about once a second."""
+    """A ``TenantSource``: terms from memory, read about once a second, and leases.
 
-    def __init__(self, ledger: Ledger, spool: UsageSpool, clock: Clock) -> None:
+    Attributes:
+        holder: Under which this process leases; new with each start.
+        lease_seconds: How long a lease lives without being renewed.
+    """
+
+    def __init__(
+        self, ledger: Ledger, spool: UsageSpool, clock: Clock, lease_seconds: float
+    ) -> None:
         """Read all tenants once and keep them fresh.
 
         Raises:
             Unavailable: If the ledger does not answer now.
         """
-
-        def load(_known: TenantBook | None) -> TenantBook:
-            # Counted before the ledger is read: a charge may then be counted twice for a moment,
-            # and never not at all.
-            settled = spool.settled_records
-            return dataclasses.replace(ledger.tenant_book(), settled_records=settled)
-
-        self._book: Refreshed[TenantBook] = Refreshed("tenants", load, clock)
+        self.holder = HolderId(f"{spool.identity}/{uuid.uuid4().hex}")
+        self.lease_seconds = lease_seconds
+        self._ledger = ledger
+        self._spool = spool
+        self._has_predecessors = True
+        self._book: Refreshed[TenantBook] = Refreshed("tenants", self._load, clock)
         self._book.start(REFRESH_SECONDS)
+
+    def _load(self, _known: TenantBook | None) -> TenantBook:
+        # Counted before the ledger is read: a charge may then be counted twice for a moment,
+        # and never not at all.
+        settled = self._spool.settled_records
+        self._end_predecessors()
+        return dataclasses.replace(self._ledger.tenant_book(), settled_records=settled)
+
+    def _end_predecessors(self) -> None:
+        """Forget the leases of processes that had the spool before, once their charges are in."""
+        if self._has_predecessors and self._spool.has_replayed:
+            self._ledger.end_leases(self._spool.identity, except_holder=self.holder)
+            self._has_predecessors = False
 
     def book(self) -> TenantBook:
         """Return what was last read."""
         return self._book.value
 
+    def exchange_leases(self, asks: Sequence[LeaseAsk]) -> LeaseRound:
+        """Renew, grant and take back leases.
+
+        Raises:
+            Unavailable: If the ledger does not answer.
+        """
+        return self._ledger.exchange_leases(self._spool.identity, asks, self.lease_seconds)
+
     def close(self) -> None:
         """Stop refreshing."""
         self._book.close()
+
+    def end_leases(self) -> None:
+        """Forget this process's leases too: every charge is in the ledger."""
+        try:
+            self._ledger.end_leases(self._spool.identity)
+        except TrierarchError as error:
+            _logger.warning("leases stay until they lapse: %s", error)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -119,11 +157,13 @@ def open_books(settings: GatewaySettings, clock: Clock) -> Iterator[LedgerBooks]
         rates = CachedRateCard(ledger, clock)
         spool = UsageSpool(settings.spool_dir, ledger, clock)
         try:
-            tenants = LedgerTenants(ledger, spool, clock)
+            tenants = LedgerTenants(ledger, spool, clock, settings.lease_seconds)
             try:
                 yield LedgerBooks(keys, rates, spool, FreshTenantUsage(ledger, spool), tenants)
             finally:
                 tenants.close()
+                if spool.close(SPOOL_CLOSE_TIMEOUT_SECONDS):
+                    tenants.end_leases()
         finally:
             spool.close(SPOOL_CLOSE_TIMEOUT_SECONDS)
             rates.close()

@@ -19,7 +19,7 @@ from trierarch.core.errors import TrierarchError
 from trierarch.core.identifiers import TenantId
 from trierarch.core.quantities import TokenCounts
 from trierarch.core.usage import Outcome, ServiceTier
-from trierarch.cost.budgets import NOTHING, TenantTerms
+from trierarch.cost.budgets import TenantTerms
 from trierarch.gateway.admission.authenticate import check_model_allowed
 from trierarch.gateway.admission.dispatch import ModelDispatcher, Ticket
 from trierarch.gateway.admission.limits import KeyLimits, limit_headers
@@ -44,6 +44,7 @@ from trierarch.gateway.errors import (
 from trierarch.gateway.metering import StreamMeter, price_answer
 from trierarch.gateway.relay import Relay
 from trierarch.gateway.settlement import Account
+from trierarch.gateway.spending import Spending, most_output_tokens
 from trierarch.gateway.wire.client import UpstreamConnection, UpstreamFailure
 from trierarch.gateway.wire.message import HttpRequest, HttpResponse
 from trierarch.gateway.wire.server import ServerConnection
@@ -82,7 +83,9 @@ class Exchange:
         self._relay: Relay | None = None
         self._place: tuple[ModelDispatcher, ReplicaLoad] | None = None
         self._place_tokens = 0
-        self._reserved: tuple[TenantId, Decimal] | None = None
+        self._begun: TenantId | None = None
+        self._spending: Spending | None = None
+        self._covering: asyncio.Task[None] | None = None
         self._tier = ServiceTier.DEFAULT
         self._input_tokens_to_do = 0
         self.task = asyncio.get_running_loop().create_task(self._run())
@@ -146,24 +149,22 @@ class Exchange:
     async def _generate(self, endpoint: GenerationEndpoint) -> None:
         gateway, account = self._gateway, self._account
         terms = gateway.tenants.terms_of(account.key.tenant)
-        call, worst_usd = self._read(endpoint, terms)
+        call = await self._read(endpoint, terms)
         dispatcher = gateway.directory.dispatcher_of(call.model)
         if dispatcher is None:
             raise (model_not_found(call.model) if gateway.directory.is_loaded else not_ready())
         expected_output_tokens = self._expected_output(call)
         rate_tokens = call.input_tokens_estimate + (
-            call.max_output_tokens * call.choice_count * call.prompt_count
-            if call.max_output_tokens is not None
-            else expected_output_tokens
+            most_output_tokens(call) or expected_output_tokens
         )
         if terms is not None:
             gateway.tenants.check_parallel(terms)
         self._limits = gateway.limiter.admit(account.key.key_id, rate_tokens, terms)
-        account.admit(call, endpoint.operation, self._limits, rate_tokens)
+        account.admit(call, endpoint.operation, self._limits, rate_tokens, self._spending)
         gateway.check_rate(account, call)
         if terms is not None:
-            gateway.tenants.begin(terms.tenant, worst_usd)
-            self._reserved = (terms.tenant, worst_usd)
+            gateway.tenants.begin(terms.tenant)
+            self._begun = terms.tenant
         self._place_tokens = call.input_tokens_estimate + expected_output_tokens
         self._tier = call.tier
         if call.tier in dispatcher.admission.shed_tiers:
@@ -179,10 +180,10 @@ class Exchange:
             account.note_place(load, 0.0)
         await self._attempt_until_answered(dispatcher, ticket, call, load)
 
-    def _read(
+    async def _read(
         self, endpoint: GenerationEndpoint, terms: TenantTerms | None
-    ) -> tuple[GenerationRequest, Decimal]:
-        """Return the request as it is to be answered, and the most that it may cost.
+    ) -> GenerationRequest:
+        """Return the request as it is to be answered, with what it may cost reserved.
 
         Raises:
             GatewayError: If it is none, or its key or tenant may not make it.
@@ -193,24 +194,25 @@ class Exchange:
         call = endpoint.read(body, default_max_tokens=default_max_tokens)
         check_model_allowed(key, call.model)
         if terms is None:
-            return call, NOTHING
+            return call
         gateway.tenants.check_model(terms, call.model)
         if not terms.budgets:
-            return call, NOTHING
-        worst_usd = self._worst_charge(call)
-        instead = gateway.tenants.check_budgets(terms, worst_usd)
-        if instead is None or instead == call.model:
-            return call, worst_usd
-        body = orjson.dumps({**orjson.loads(body), "model": instead})
-        call = endpoint.read(body, default_max_tokens=default_max_tokens)
-        check_model_allowed(key, instead)
-        return call, self._worst_charge(call)
+            return call
+        gateway.tenants.check_pace(terms)
+        keeper = gateway.tenants.keeper
+        while True:
+            worst_usd = self._worst_charge(call)
+            spending = await Spending.begin(keeper, terms, call.model, worst_usd)
+            if isinstance(spending, Spending):
+                self._spending = spending
+                return call
+            body = orjson.dumps({**orjson.loads(body), "model": spending})
+            call = endpoint.read(body, default_max_tokens=default_max_tokens)
+            check_model_allowed(key, spending)
 
     def _worst_charge(self, call: GenerationRequest) -> Decimal:
         """Return the most that a request may cost; the usual output where it sets no limit."""
-        output = self._expected_output(call)
-        if call.max_output_tokens is not None:
-            output = call.max_output_tokens * call.choice_count * call.prompt_count
+        output = most_output_tokens(call) or self._expected_output(call)
         tokens = TokenCounts(call.input_tokens_estimate, 0, output)
         now_unix_seconds = self._gateway.clock.unix_seconds()
         return self._gateway.rates.charge(call.model, call.tier, tokens, now_unix_seconds).amount
@@ -302,11 +304,11 @@ class Exchange:
             if connection is not None:
                 failure = await self._exchange_on(connection, payload, call)
                 if failure is None or not failure.is_stale_connection:
-                    return self._judge(call, failure)
+                    return await self._judge(call, failure)
             connection = await pool.connect(address)
         except UpstreamFailure as failure:
             return failure
-        return self._judge(call, await self._exchange_on(connection, payload, call))
+        return await self._judge(call, await self._exchange_on(connection, payload, call))
 
     async def _exchange_on(
         self, connection: UpstreamConnection, payload: bytes, call: GenerationRequest
@@ -318,7 +320,8 @@ class Exchange:
             prompt_count=call.prompt_count,
             choice_count=call.choice_count,
         )
-        relay = Relay(self, self._client, connection, meter)
+        watch = self._spending.watch(call, self._account.price) if self._spending else None
+        relay = Relay(self, self._client, connection, meter, watch)
         self._upstream, self._relay = connection, relay
         try:
             connection.send(payload, relay)
@@ -328,16 +331,17 @@ class Exchange:
         finally:
             # A cancelled wait means that the answer still runs: whoever cancelled closes it.
             if relay.done.done() and not relay.done.cancelled():
-                connection.resume()
+                if self._upstream is not None:
+                    connection.resume()
                 self._upstream = None
 
-    def _judge(
+    async def _judge(
         self, call: GenerationRequest, failure: UpstreamFailure | None
     ) -> UpstreamFailure | None:
         """Return the failure of an attempt, or answer the client and return None.
 
         Raises:
-            GatewayError: If the engine refused the request itself.
+            GatewayError: If the engine refused the request itself, or no budget can pay for it.
         """
         relay = self._relay
         if relay is None:
@@ -345,11 +349,17 @@ class Exchange:
         if relay.error is not None and relay.error.status < 500:
             self._account.forget()
             raise relay.error
+        if relay.refusal is not None:
+            raise relay.refusal
         if failure is not None or relay.has_started:
             return failure
         status, body = relay.status, bytes(relay.body)
         if status == 200:
             answer, tokens = price_answer(body, self._account.price, call.tier.value)
+            if self._spending is not None:
+                charge_usd = self._account.price(tokens).amount
+                if not await self._spending.cover(charge_usd):
+                    raise self._spending.refusal()
             headers = self._answer_headers()
             self._account.end(Outcome.COMPLETED, 200, tokens)
             self._client.respond(HttpResponse(200, answer, headers))
@@ -391,6 +401,22 @@ class Exchange:
             self._input_tokens_to_do = 0
         return self._answer_headers()
 
+    def stream_lacks(self, usd: Decimal) -> None:
+        """Ask the ledger for more while the stream is held."""
+        if self._spending is not None and self._relay is not None:
+            cover = self._cover(self._spending, self._relay, usd)
+            self._covering = asyncio.get_running_loop().create_task(cover)
+
+    async def _cover(self, spending: Spending, relay: Relay, usd: Decimal) -> None:
+        if await spending.cover(usd):
+            relay.go_on()
+        else:
+            relay.end_unpaid(spending.refusal())
+
+    def upstream_left(self) -> None:
+        """Forget the connection."""
+        self._upstream = None
+
     def stream_ended(self, outcome: Outcome, tokens: TokenCounts | None, code: str) -> None:
         """Account the request before its last bytes leave."""
         self._account.end(outcome, 200, tokens, code=code)
@@ -427,10 +453,13 @@ class Exchange:
             self._upstream = None
 
     def _give_back(self) -> None:
-        if self._reserved is not None:
-            tenant, worst_usd = self._reserved
-            self._reserved = None
-            self._gateway.tenants.end(tenant, worst_usd)
+        if self._covering is not None:
+            self._covering.cancel()
+        if self._spending is not None:
+            self._spending.release()
+        if self._begun is not None:
+            self._gateway.tenants.end(self._begun)
+            self._begun = None
 
     def _leave_place(self) -> None:
         if self._place is not None:

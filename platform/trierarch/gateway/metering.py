@@ -9,8 +9,9 @@ the usage event at the end, or, if the stream ends early, the last event kept.
 
 Rules:
     - completed: the engine's final counts, charged by the rate card;
-    - aborted (the client left): the counts of the last event that arrived, charged; an answer
-      that is not streamed has no counts before its end and is charged nothing;
+    - aborted (the client left, or its budget was used up): the counts of the last event that
+      arrived, charged; an answer that is not streamed has no counts before its end and is charged
+      nothing;
     - failed (engine error before or inside the answer): charged nothing;
     - shed (refused after admission: queue full, queue time-out): no tokens, charged nothing.
 """

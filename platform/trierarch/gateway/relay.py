@@ -9,12 +9,16 @@ stream is accounted before its last bytes leave: a client that has read
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Protocol
 
 from trierarch.core.quantities import TokenCounts
 from trierarch.core.usage import Outcome
 from trierarch.gateway.errors import GatewayError, upstream_error
 from trierarch.gateway.metering import StreamMeter
+from trierarch.gateway.spending import SpendWatch
 from trierarch.gateway.wire.client import UpstreamConnection, UpstreamFailure
 from trierarch.gateway.wire.server import ServerConnection
 from trierarch.routing.ejection import FailureKind
@@ -29,6 +33,14 @@ class RelayOwner(Protocol):
         """Note the first event; return the header lines of the answer."""
         ...
 
+    def stream_lacks(self, usd: Decimal) -> None:
+        """Have that much reserved, then ``go_on`` or ``end_unpaid``."""
+        ...
+
+    def upstream_left(self) -> None:
+        """Forget the connection: it is another's, although the stream is still held."""
+        ...
+
     def stream_ended(self, outcome: Outcome, tokens: TokenCounts | None, code: str) -> None:
         """Account the request; called once, before its last bytes are sent."""
         ...
@@ -36,6 +48,13 @@ class RelayOwner(Protocol):
 
 class Relay:
     """Receives one answer.
+
+    Args:
+        owner: The exchange.
+        client: Gets the answer.
+        connection: Brings it.
+        meter: Reads a stream.
+        watch: Follows what a stream costs, if a budget pays.
 
     Attributes:
         status: HTTP status of the engine; 0 until known.
@@ -45,14 +64,18 @@ class Relay:
         has_ended: The client has been sent everything, or the attempt failed.
         broke_off: Why a stream ended early after the client had seen a part.
         error: The engine's own error, if it reported one before the client saw a byte.
+        refusal: Why the client is answered with an error although the engine answers.
         done: Resolved when the attempt is over: None, or how it failed.
     """
 
     __slots__ = (
         "_client",
         "_connection",
+        "_held",
+        "_held_end",
         "_is_stream",
         "_owner",
+        "_watch",
         "body",
         "broke_off",
         "done",
@@ -60,6 +83,7 @@ class Relay:
         "has_ended",
         "has_started",
         "meter",
+        "refusal",
         "status",
     )
 
@@ -69,11 +93,16 @@ class Relay:
         client: ServerConnection,
         connection: UpstreamConnection,
         meter: StreamMeter,
+        watch: SpendWatch | None = None,
     ) -> None:
         self._owner = owner
         self._client = client
         self._connection = connection
         self._is_stream = False
+        self._watch = watch
+        self._held: list[bytes] | None = None
+        self._held_end: Callable[[], None] | None = None
+        self.refusal: GatewayError | None = None
         self.status = 0
         self.body = bytearray()
         self.meter = meter
@@ -98,18 +127,69 @@ class Relay:
             return
         if self.has_ended:
             return
+        if self._held is not None:
+            self._held.append(data)
+            return
         meter = self.meter
         piece = meter.feed(data)
         if meter.error is not None:
             self._engine_failed(meter.error)
-        elif meter.is_done:
-            self._owner.stream_ended(Outcome.COMPLETED, meter.tokens_so_far(), "")
+        elif piece or meter.is_done:
+            if self._watch is not None:
+                lack_usd = self._watch.lacks(len(data), meter)
+                if lack_usd is not None:
+                    self._held = [piece]
+                    self._owner.stream_lacks(lack_usd)
+                    return
+            self._pass_on(piece)
+
+    def _pass_on(self, piece: bytes) -> None:
+        if self.meter.is_done:
+            self._owner.stream_ended(Outcome.COMPLETED, self.meter.tokens_so_far(), "")
             self._end(piece, keep_alive=True)
-        elif piece:
-            if self.has_started:
-                self._client.send_piece(piece)
+        elif self.has_started:
+            self._client.send_piece(piece)
+        else:
+            self._start(piece)
+
+    def go_on(self) -> None:
+        """Pass on what came while more was being reserved; the first piece is metered already."""
+        held, self._held = self._held or [], None
+        if self.has_ended:
+            return
+        for position, data in enumerate(held):
+            if position == 0:
+                self._pass_on(data)
             else:
-                self._start(piece)
+                self.body_received(data)
+        if self._is_held():
+            return
+        end, self._held_end = self._held_end, None
+        if end is not None:
+            end()
+
+    def _hold_end(self, end: Callable[[], None]) -> None:
+        """Keep the end for later; the connection may answer another request from now on."""
+        self._held_end = end
+        self._owner.upstream_left()
+
+    def _is_held(self) -> bool:
+        return self._held is not None
+
+    def end_unpaid(self, error: GatewayError) -> None:
+        """End a stream that the tenant's budget cannot pay any more; what it used is charged."""
+        self._held = None
+        if self.has_ended:
+            return
+        if self._held_end is None:
+            self._connection.close()
+        if not self.has_started:
+            self.has_ended = True
+            self.refusal = error
+            self._resolve(None)
+            return
+        self._owner.stream_ended(Outcome.ABORTED, self.meter.tokens_so_far(), error.code)
+        self._end(error.as_event(), keep_alive=False)
 
     def _start(self, first: bytes) -> None:
         self.has_started = True
@@ -145,6 +225,9 @@ class Relay:
 
     def response_complete(self) -> None:
         """Finish, or notice that a stream ended without its end mark."""
+        if self._held is not None:
+            self._hold_end(self.response_complete)
+            return
         if not self._is_stream:
             self.has_ended = True
             self._resolve(None)
@@ -158,6 +241,9 @@ class Relay:
     def response_failed(self, failure: UpstreamFailure) -> None:
         """Report the failure; a client that saw a part is told in the stream."""
         if self.has_ended:
+            return
+        if self._held is not None:
+            self._hold_end(functools.partial(self.response_failed, failure))
             return
         if self.has_started:
             self.break_off(

@@ -148,6 +148,7 @@ class GatewayServer:
         self._sweep()
         await self.handler.directory.refresh()
         loop = asyncio.get_running_loop()
+        self.handler.tenants.keeper.start()
         self._background = [
             loop.create_task(
                 self.handler.directory.poll(self._settings.replica_poll_interval_seconds)
@@ -192,6 +193,7 @@ class GatewayServer:
                 _logger.warning("ended %d answers that took too long", len(late))
                 await asyncio.wait(late, timeout=1.0)
         await self._let_clients_read()
+        await self.handler.tenants.keeper.close()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)

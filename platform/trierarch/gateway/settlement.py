@@ -14,12 +14,13 @@ from trierarch.core.clock import Clock
 from trierarch.core.identifiers import ModelName, ReplicaId, RequestId, VariantName
 from trierarch.core.quantities import ZERO_USD, Money, TokenCounts
 from trierarch.core.replicas import ReplicaEndpoint
-from trierarch.core.usage import Outcome, ServiceTier, UsageRecord
+from trierarch.core.usage import NO_HOLDER, Outcome, ServiceTier, UsageRecord
 from trierarch.gateway.access_log import AccessEntry
 from trierarch.gateway.admission.limits import KeyLimits
 from trierarch.gateway.endpoints.endpoint import GenerationRequest
 from trierarch.gateway.request_spans import Attempt, RequestFacts, note_request_spans
 from trierarch.gateway.signals import ModelSignals
+from trierarch.gateway.spending import Spending
 from trierarch.gateway.telemetry import GatewayMetrics
 from trierarch.gateway.wire.message import HttpRequest
 from trierarch.observability.tracing import RequestTrace, Tracer
@@ -95,6 +96,7 @@ class Account:
         "_rate_tokens",
         "_replica",
         "_request",
+        "_spending",
         "_started_unix_seconds",
         "key",
         "request_id",
@@ -117,6 +119,7 @@ class Account:
         self._operation = ""
         self._limits: KeyLimits | None = None
         self._rate_tokens = 0
+        self._spending: Spending | None = None
         self._replica: ReplicaEndpoint | None = None
         self._queue_wait_seconds: float | None = None
         self._queue_span: tuple[float, float] | None = None
@@ -128,9 +131,15 @@ class Account:
     # --- facts ------------------------------------------------------------------------
 
     def admit(
-        self, call: GenerationRequest, operation: str, limits: KeyLimits, rate_tokens: int
+        self,
+        call: GenerationRequest,
+        operation: str,
+        limits: KeyLimits,
+        rate_tokens: int,
+        spending: Spending | None,
     ) -> None:
         """From here on the request is accounted, however it ends."""
+        self._spending = spending
         self._call = call
         self._operation = operation
         self._limits = limits
@@ -245,11 +254,23 @@ class Account:
                     extra={"request_id": self.request_id, "model": call.model},
                 )
             self._limits.tokens.take(counted.total_tokens - self._rate_tokens)
+            if self._spending is not None:
+                charge = self._settle(self._spending, charge)
             self._record(call, outcome, counted, charge, unix_seconds)
         self._measure(outcome, status, counted, charge, now_seconds)
         if self.trace.sampled and self._books.tracer.is_exporting:
             self._trace(outcome, status, counted, charge, code)
         self._log(outcome, status, counted, charge, code, now_seconds, unix_seconds)
+
+    def _settle(self, spending: Spending, charge: Money) -> Money:
+        """Return what of a charge the tenant's budgets can pay."""
+        paid = Money(spending.settle(charge.amount), charge.currency)
+        if paid != charge:
+            _logger.warning(
+                "an answer cost more than was left of its tenant's budget; the rest is not charged",
+                extra={"request_id": self.request_id, "cost": str(charge), "charge": str(paid)},
+            )
+        return paid
 
     def _record(
         self,
@@ -275,6 +296,7 @@ class Account:
                 started_unix_seconds=self._started_unix_seconds,
                 finished_unix_seconds=unix_seconds,
                 trace_id=self.trace.trace_id,
+                holder=NO_HOLDER if self._spending is None else self._spending.holder,
             )
         )
         self._books.signals_of(call.model).note_end(outcome, tokens)

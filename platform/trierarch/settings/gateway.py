@@ -111,6 +111,10 @@ class GatewaySettings(BaseSettings):
     upstream_silence_timeout_seconds: PositiveFloat = 600.0
     """How long a replica may send nothing on an unfinished answer."""
 
+    lease_seconds: PositiveFloat = 30.0
+    """How long this process may spend what it has leased of tenants' budgets while the ledger does
+    not answer."""
+
     default_max_tokens: PositiveInt | None = None
     """Output limit of requests that set none; unset leaves it to the engine."""
     requests_per_minute: PositiveInt = 60_000

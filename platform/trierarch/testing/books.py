@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
-from trierarch.core.identifiers import KeyId, ModelName, TenantId
+from trierarch.core.clock import Clock, SystemClock
+from trierarch.core.errors import Unavailable
+from trierarch.core.identifiers import HolderId, KeyId, ModelName, TenantId
 from trierarch.core.quantities import TOKENS_PER_MILLION, ZERO_USD, Money, TokenCounts
 from trierarch.core.usage import ServiceTier, UsageRecord
+from trierarch.cost.leases import Lease, LeaseAsk, LeaseRound, answer_ask
 from trierarch.ports import ApiKey, TenantBook, TenantUsage
 
 
@@ -39,18 +43,50 @@ class InMemoryKeySource:
 
 
 class InMemoryTenants:
-    """A ``TenantSource`` that a test sets.
+    """A ``TenantSource`` that a test sets; leases by the rules of the ledger.
 
     Attributes:
         read: What the ledger would have told last.
+        leases: By tenant and holder, as the ledger would keep them.
+        wanted: Tenants of whom others lack what is held here.
+        is_away: The ledger does not answer.
     """
 
-    def __init__(self) -> None:
+    lease_seconds = 30.0
+
+    def __init__(self, holder: str = "one", clock: Clock | None = None) -> None:
+        self.holder = HolderId(holder)
         self.read = TenantBook()
+        self.leases: dict[TenantId, dict[HolderId, Lease]] = defaultdict(dict)
+        self.wanted: frozenset[TenantId] = frozenset()
+        self.is_away = False
+        self._clock = clock or SystemClock()
 
     def book(self) -> TenantBook:
         """Return it."""
         return self.read
+
+    def exchange_leases(self, asks: Sequence[LeaseAsk]) -> LeaseRound:
+        """Renew, grant and take back leases.
+
+        Raises:
+            Unavailable: If a test says so.
+        """
+        if self.is_away:
+            raise Unavailable("the ledger is away")
+        answers = []
+        for ask in asks:
+            lease, answer = answer_ask(
+                ask,
+                self.read.terms.get(ask.tenant),
+                self.read.spent_by_day.get(ask.tenant, {}),
+                list(self.leases[ask.tenant].values()),
+                now_unix_seconds=self._clock.unix_seconds(),
+                lease_seconds=self.lease_seconds,
+            )
+            self.leases[ask.tenant][ask.holder] = lease
+            answers.append(answer)
+        return LeaseRound(answers, self.wanted)
 
 
 TEST_RATES = {

@@ -72,7 +72,7 @@ def test_days_before_the_migration_are_filled_in(url):
     database = Database(url)
     charges = [("a", "0.1"), ("a", "0.1"), ("b", "0.000001")]
     with database.write() as connection:
-        for table in ("tenant_days", "tenants"):
+        for table in ("leases", "tenant_days", "tenants"):
             connection.execute(text(f"DROP TABLE {table}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
         for number, (tenant, charge) in enumerate(charges):

@@ -7,6 +7,7 @@ A call that raises has written nothing, so it can be repeated.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Connection
@@ -16,6 +17,7 @@ from trierarch.adapters.ledger import (
     capacity,
     decisions,
     keys,
+    leases,
     prices,
     reports,
     tenants,
@@ -30,13 +32,15 @@ from trierarch.adapters.ledger.reports import CurrentSpend, SpendRate
 from trierarch.adapters.price_files import load_default_prices
 from trierarch.core.clock import Clock
 from trierarch.core.errors import InvalidInput
-from trierarch.core.identifiers import KeyId, ModelName, ReplicaId, TenantId, VariantName
+from trierarch.core.identifiers import HolderId, KeyId, ModelName, ReplicaId, TenantId, VariantName
 from trierarch.core.quantities import Money
 from trierarch.core.replicas import ReplicaState
 from trierarch.core.usage import UsageRecord
 from trierarch.cost.allocation import Allocation, AllocationRule, capacity_cost
 from trierarch.cost.budgets import Period, TenantTerms, day_of, first_day
 from trierarch.cost.documents import PriceDocument
+from trierarch.cost.exact import exact_sum
+from trierarch.cost.leases import LeaseAsk, LeaseRound
 from trierarch.cost.prices import PriceBook
 from trierarch.cost.rates import RateCard
 from trierarch.cost.report import Report, ReportBy
@@ -396,14 +400,50 @@ class Ledger:
             return tenants.replace_terms(connection, terms, actor, self._at(None))
 
     def tenant_book(self) -> TenantBook:
-        """Return the terms of all tenants, and what each was charged since the month began."""
+        """Return the terms of all tenants, and what each has spent since the month began.
+
+        What may still be charged on a lapsed lease counts as spent until its charges come.
+        """
         day = day_of(self._clock.unix_seconds())
         with self._database.read() as connection:
             terms = tenants.load_terms(connection)
             spent: tenants.SpentByDay = {}
             if any(one.budgets for one in terms.values()):
-                spent = tenants.spent_by_day(connection, first_day(Period.MONTH, day))
+                since = first_day(Period.MONTH, day)
+                spent = _sum_days(
+                    tenants.spent_by_day(connection, since),
+                    leases.lapsed_by_day(connection, since, self._clock.unix_seconds()),
+                )
         return TenantBook(terms, spent)
+
+    # Leases
+
+    def exchange_leases(
+        self, spool: str, asks: Sequence[LeaseAsk], lease_seconds: float
+    ) -> LeaseRound:
+        """Renew, grant and take back leases of tenants' budgets, for one gateway process.
+
+        Args:
+            spool: Identity of the spool folder that brings the charges.
+            asks: One at most for each lease; with none only what others lack is read.
+            lease_seconds: How long a lease lives without being renewed.
+        """
+        now = self._clock.unix_seconds()
+        if not asks:
+            with self._database.read() as connection:
+                return LeaseRound((), leases.wanted(connection, spool, now))
+        with self._database.write() as connection:
+            return leases.exchange(connection, spool, asks, lease_seconds, now)
+
+    def end_leases(self, spool: str, *, except_holder: HolderId | None = None) -> None:
+        """Forget the leases of a spool folder from which every charge has come.
+
+        Args:
+            spool: Identity of the folder.
+            except_holder: The process that has it now, if it goes on.
+        """
+        with self._database.write() as connection:
+            leases.end_leases(connection, spool, except_holder)
 
     def capacity_spend(self, model: ModelName, since_unix_seconds: float) -> Money:
         """Return what a model's replicas have cost since an instant, in whatever state."""
@@ -447,3 +487,12 @@ class Ledger:
                 subject=source,
                 details={"prices": len(document.prices), "rates": len(document.rates)},
             )
+
+
+def _sum_days(one: tenants.SpentByDay, other: tenants.SpentByDay) -> tenants.SpentByDay:
+    total = {tenant: dict(days) for tenant, days in one.items()}
+    for tenant, days in other.items():
+        mine = total.setdefault(tenant, {})
+        for day, usd in days.items():
+            mine[day] = exact_sum([mine.get(day, Decimal(0)), usd])
+    return total

@@ -126,6 +126,27 @@ class TenantRow(Base):
     """JSON."""
 
 
+class LeaseRow(Base):
+    """What one gateway process may still charge one tenant: granted less settled.
+
+    A lease that expired and was used stays as long as its charges may come.
+    """
+
+    __tablename__ = "leases"
+    __table_args__ = (Index(None, "tenant"), Index(None, "spool"))
+
+    holder: Mapped[str] = mapped_column(Text, primary_key=True)
+    tenant: Mapped[str] = mapped_column(Text, primary_key=True)
+    spool: Mapped[str] = mapped_column(Text)
+    """Identity of the spool folder that brings the charges, whichever process has it."""
+    granted: Mapped[Decimal] = mapped_column(ExactDecimal)
+    settled: Mapped[Decimal] = mapped_column(ExactDecimal)
+    spare: Mapped[Decimal] = mapped_column(ExactDecimal)
+    expires_unix_microseconds: Mapped[int] = mapped_column(BigInteger)
+    wanted_unix_microseconds: Mapped[int] = mapped_column(BigInteger)
+    """When another process last lacked what this one holds; 0 if never."""
+
+
 class CapacityRow(Base):
     """A replica in one state at one price.
 

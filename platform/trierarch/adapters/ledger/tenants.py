@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -38,12 +38,22 @@ def _write_days(dialect_name: str) -> Any:
     )
 
 
-def add_to_days(connection: Connection, new: Iterable[UsageRecord]) -> None:
-    """Add the charges of new requests to the days on which they finished."""
+def add_to_days(
+    connection: Connection, new: Iterable[UsageRecord], lapsed: Mapping[tuple[str, str], int]
+) -> None:
+    """Add the charges of new requests to the days on which they finished.
+
+    Args:
+        connection: Of the only writer.
+        new: Finished requests.
+        lapsed: Until which day leases were alive, by holder and tenant. A charge counts no later
+            than that: budgets of later days were given out without it.
+    """
     charges: dict[tuple[str, int], list[Decimal]] = defaultdict(list)
     for record in new:
         if record.charge.amount:
             day = day_of(record.finished_unix_seconds)
+            day = min(day, lapsed.get((record.holder, record.tenant), day))
             charges[record.tenant, day].append(record.charge.amount)
     if not charges:
         return
@@ -57,18 +67,28 @@ def add_to_days(connection: Connection, new: Iterable[UsageRecord]) -> None:
     connection.execute(_write_days(connection.dialect.name), rows)
 
 
-def spent_by_day(connection: Connection, since_day: int) -> SpentByDay:
-    """Return what every tenant was charged on each day from one on."""
+def spent_by_day(
+    connection: Connection, since_day: int, tenants: Collection[TenantId] | None = None
+) -> SpentByDay:
+    """Return what these tenants, or all, were charged on each day from one on."""
     found: dict[TenantId, dict[int, Decimal]] = defaultdict(dict)
     query = select(TenantDayRow.tenant, TenantDayRow.day, TenantDayRow.charge)
-    for tenant, day, charge in connection.execute(query.where(TenantDayRow.day >= since_day)):
+    query = query.where(TenantDayRow.day >= since_day)
+    if tenants is not None:
+        query = query.where(TenantDayRow.tenant.in_(tenants))
+    for tenant, day, charge in connection.execute(query):
         found[TenantId(tenant)][day] = charge
     return found
 
 
-def load_terms(connection: Connection) -> dict[TenantId, TenantTerms]:
-    """Return the terms of every tenant that has any."""
-    rows = connection.execute(select(TenantRow.tenant, TenantRow.terms))
+def load_terms(
+    connection: Connection, tenants: Collection[TenantId] | None = None
+) -> dict[TenantId, TenantTerms]:
+    """Return the terms of these tenants, or of all, that have any."""
+    query = select(TenantRow.tenant, TenantRow.terms)
+    if tenants is not None:
+        query = query.where(TenantRow.tenant.in_(tenants))
+    rows = connection.execute(query)
     return {TenantId(tenant): TenantTerms.from_record(json.loads(terms)) for tenant, terms in rows}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from trierarch.adapters.ledger import leases
 from trierarch.adapters.ledger.instants import to_microseconds
 from trierarch.adapters.ledger.tables import TenantTotalRow, UsageRow
 from trierarch.adapters.ledger.tenants import add_to_days
@@ -106,7 +107,7 @@ def insert_usage(connection: Connection, records: Iterable[UsageRecord]) -> list
     )
     new = [first[request_id] for request_id in inserted]
     _add_to_totals(connection, new)
-    add_to_days(connection, new)
+    add_to_days(connection, new, leases.settle(connection, new))
     return new
 
 

@@ -1,9 +1,8 @@
 """A tenant's own limits and budgets, from its terms in the ledger.
 
-What a tenant has spent is what the ledger last told, plus what this process has charged since
-and what its running requests may cost at most. So one gateway process does not let a request in
-that its tenant's budget cannot pay; several of them hear of each other through the ledger, about
-a second later. Without terms a tenant has no limits but the gateway's own.
+Whether a budget can pay is asked of the leases that this process holds (``leases.py``). What a
+tenant has spent, for it to see and for ``Throttle`` to pace, is what the ledger last told, plus
+what this process has charged since. Without terms a tenant has no limits but the gateway's own.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from trierarch.cost.budgets import (
     end_of,
     spent_in,
 )
+from trierarch.gateway.admission.lease_keeper import LeaseKeeper
 from trierarch.gateway.errors import (
-    insufficient_quota,
     model_not_allowed,
     parallel_limit_reached,
     spending_throttled,
@@ -63,7 +62,6 @@ class _Standing:
     """What this process knows of one tenant beyond the ledger."""
 
     running: int = 0
-    reserved_usd: Decimal = NOTHING
     unsettled_usd: Decimal = NOTHING
     unsettled: deque[tuple[int, Decimal]] = dataclasses.field(default_factory=deque)
     saved_usd: float = 0.0
@@ -76,9 +74,13 @@ class TenantDesk:
     Args:
         source: Terms and charges.
         clock: Time.
+
+    Attributes:
+        keeper: Leases of budgets.
     """
 
     def __init__(self, source: TenantSource, clock: Clock) -> None:
+        self.keeper = LeaseKeeper(source, clock)
         self._source = source
         self._clock = clock
         self._standings: dict[TenantId, _Standing] = {}
@@ -108,32 +110,16 @@ class TenantDesk:
         if terms.allowed_models is not None and model not in terms.allowed_models:
             raise model_not_allowed(model)
 
-    def check_budgets(self, terms: TenantTerms, worst_usd: Decimal) -> ModelName | None:
-        """Return the model that has to answer instead, or None if the asked one may.
-
-        Args:
-            terms: With budgets.
-            worst_usd: The most that the request may cost.
+    def check_pace(self, terms: TenantTerms) -> None:
+        """Hold back a tenant that is ahead of the pace at which a budget lasts.
 
         Raises:
-            GatewayError: If a budget cannot pay for it, or spending is throttled.
+            GatewayError: If so.
         """
-        tenant = terms.tenant
-        standing = self._standings.get(tenant)
-        reserved = NOTHING if standing is None else standing.reserved_usd
-        day = day_of(self._clock.unix_seconds())
-        instead: ModelName | None = None
         for budget in terms.budgets:
-            spent = self._spent(tenant, budget, day)
-            is_used_up = spent + reserved + worst_usd > budget.amount_usd
-            if budget.action is Action.DOWNGRADE:
-                instead = instead or (budget.downgrade_to if is_used_up else None)
-            elif is_used_up:
-                ends_in = end_of(budget.period, day) - self._clock.unix_seconds()
-                raise insufficient_quota(budget.period.value, budget.amount_usd, ends_in)
-            elif budget.action is Action.THROTTLE:
-                self._pace(tenant, budget, spent, day)
-        return instead
+            if budget.action is Action.THROTTLE:
+                day = day_of(self._clock.unix_seconds())
+                self._pace(terms.tenant, budget, self._spent(terms.tenant, budget, day), day)
 
     def check_parallel(self, terms: TenantTerms) -> None:
         """Refuse one request more than the tenant may have at the same time.
@@ -145,19 +131,13 @@ class TenantDesk:
         if limit is not None and standing is not None and standing.running >= limit:
             raise parallel_limit_reached(limit, PARALLEL_RETRY_SECONDS)
 
-    def begin(self, tenant: TenantId, worst_usd: Decimal) -> None:
-        """Count a request that is let in, and reserve what it may cost at most."""
-        standing = self._standings.get(tenant)
-        if standing is None:
-            standing = self._standings[tenant] = _Standing()
-        standing.running += 1
-        standing.reserved_usd += worst_usd
+    def begin(self, tenant: TenantId) -> None:
+        """Count a request that is let in."""
+        self._standings.setdefault(tenant, _Standing()).running += 1
 
-    def end(self, tenant: TenantId, worst_usd: Decimal) -> None:
-        """Give back what ``begin`` has taken."""
-        standing = self._standings[tenant]
-        standing.running -= 1
-        standing.reserved_usd -= worst_usd
+    def end(self, tenant: TenantId) -> None:
+        """Give back the place that ``begin`` has taken."""
+        self._standings[tenant].running -= 1
 
     def note_record(self, tenant: TenantId, charge_usd: Decimal) -> None:
         """Count a usage record of this process; call it for each, in their order."""
@@ -190,7 +170,9 @@ class TenantDesk:
             standing.saved_at_seconds = None
             return
         left_seconds = max(1.0, end_of(budget.period, day) - self._clock.unix_seconds())
-        usd_per_second = float(budget.amount_usd - spent) / left_seconds
+        # Other processes pace the same budget: each takes an equal part.
+        holders = self.keeper.leases.holders_of(tenant)
+        usd_per_second = float(budget.amount_usd - spent) / left_seconds / holders
         most_usd = usd_per_second * THROTTLE_BURST_SECONDS
         now_seconds = self._clock.monotonic_seconds()
         if standing.saved_at_seconds is None:
