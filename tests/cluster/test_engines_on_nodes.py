@@ -20,7 +20,7 @@ from tests.cluster.node.diagnostics import describe_ray_pods
 from tests.cluster.node.fixtures import KindCluster, wait_for
 
 pytestmark = [
-    pytest.mark.cluster("kind", "coredns", "kuberay", "helm"),
+    pytest.mark.cluster("kind", "coredns", "kuberay", "network-policies", "helm"),
     pytest.mark.engine,
     # The first test also waits for the cluster, which on a cold cache is 20 minutes.
     pytest.mark.timeout(1800),

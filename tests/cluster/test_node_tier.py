@@ -15,7 +15,7 @@ from tests.cluster.node.fixtures import KindCluster, wait_for
 from tests.cluster.node.limits import SETTING_NAME
 
 pytestmark = [
-    pytest.mark.cluster("kind", "coredns", "kuberay", "helm"),
+    pytest.mark.cluster("kind", "coredns", "kuberay", "network-policies", "helm"),
     # The first test also waits for the cluster, which on a cold cache is 20 minutes.
     pytest.mark.timeout(1800),
 ]

@@ -126,6 +126,11 @@ _MODULES = (
     ),
     ToolModule("coredns", "github.com/coredns/coredns", {"coredns": "github.com/coredns/coredns"}),
     ToolModule(
+        "network-policies",
+        "sigs.k8s.io/kube-network-policies",
+        {"kube-network-policies": "sigs.k8s.io/kube-network-policies/cmd"},
+    ),
+    ToolModule(
         "prometheus",
         "github.com/prometheus/prometheus",
         {"promtool": "github.com/prometheus/prometheus/cmd/promtool"},

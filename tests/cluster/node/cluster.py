@@ -19,7 +19,8 @@ from tests.cluster.node.access import environment_of, kubectl, list_nodes
 from tests.cluster.node.environment import Mount, make_environment, make_models
 from tests.cluster.node.image_store import fill_stores
 from tests.cluster.node.images import BASE_PACKAGES, DATABASE_PACKAGES, make_archives
-from tests.cluster.node.kuberay import find_kuberay_image, install_kuberay
+from tests.cluster.node.kuberay import install_kuberay
+from tests.cluster.node.network_policies import install_policies
 from tests.cluster.node.node_image import PACKAGES, TAG, make_node_image
 from tests.cluster.node.our_images import build_with_own_engine, build_with_registry
 from tests.cluster.node.packages import make_engine_root, make_system
@@ -38,7 +39,7 @@ API_PORT = 6443
 READY_SECONDS = 180.0
 """Three nodes on two busy cores took a third of it."""
 
-TOOLS = ("kubernetes", "etcd", "kind", "kuberay", "coredns", "helm")
+TOOLS = ("kubernetes", "etcd", "kind", "kuberay", "coredns", "network-policies", "helm")
 """What is built before anything starts, where every image is made here."""
 
 TOOLS_WITH_REGISTRY = ("kubernetes", "kind", "helm")
@@ -113,7 +114,7 @@ def _bring_up_with_own_engine(work: Work, ends_with_this_process: bool) -> dict[
     node_image = make_node_image(work, make_system(work, root, "node", PACKAGES))
     base_system = make_system(work, root, "base", BASE_PACKAGES)
     database_system = make_system(work, root, "database", DATABASE_PACKAGES)
-    archives = make_archives(work, base_system, database_system, find_kuberay_image())
+    archives = make_archives(work, base_system, database_system)
     mounts = make_models(work, MODELS) + make_environment(work)
     engine = engines.start_engine(work, root, ends_with_this_process=ends_with_this_process)
     with work.step("Loading the node image") as step:
@@ -128,6 +129,7 @@ def _bring_up_with_own_engine(work: Work, ends_with_this_process: bool) -> dict[
         each=[[disk, store] for disk, store in zip(_list_disks(), stores, strict=True)],
     )
     _create(work, configuration, engine.environment, ["--image", TAG, "--retain"])
+    install_policies(work)
     install_kuberay(work)
     _put_tools(place)
     return environment_of(place)
@@ -259,13 +261,19 @@ def _create(
             time.sleep(0.5)
 
 
-def _load(work: Work, archives: Sequence[Path], environment: Mapping[str, str]) -> None:
-    """Put images onto the workers: nothing of ours runs on the control plane."""
+def _load(work: Work, archives: tuple[Path, Path], environment: Mapping[str, str]) -> None:
+    """Put images onto the nodes; the engine's, which may be large, onto the workers only."""
     place = work.place
+    engine, platform = archives
+    nodes = list_nodes(place)
     with work.step("Loading our images onto the nodes") as step:
-        load = [str(binary_path("kind")), "load", "image-archive", *map(str, archives)]
-        workers = ",".join(name for name in list_nodes(place) if "worker" in name)
-        work.run(step, [*load, "--name", place.name, "--nodes", workers], environment)
+        for archive, targets in (
+            (engine, [name for name in nodes if "worker" in name]),
+            (platform, list(nodes)),
+        ):
+            load = [str(binary_path("kind")), "load", "image-archive", str(archive)]
+            on = ["--name", place.name, "--nodes", ",".join(targets)]
+            work.run(step, [*load, *on], environment)
 
 
 def _put_tools(place: Place) -> None:

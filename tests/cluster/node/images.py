@@ -1,6 +1,6 @@
 """The images that every cluster runs, made here: one static program each, on nothing or on Debian.
 
-They bear the names that kubeadm and KubeRay's manifests ask for, so both stay as published.
+They bear the names that kubeadm and other projects' manifests ask for, so all stay as published.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tests.cluster.go_command import find_go, go_environment
 from tests.cluster.node.archives import Image, Layer, pack_files, pack_folder, write_archive
+from tests.cluster.node.kuberay import find_kuberay_image
+from tests.cluster.node.network_policies import find_policies_image
 from tests.cluster.node.place import digest_of
 from tests.cluster.node.work import Work
 from tests.cluster.tool_modules import MODULES, binary_path
@@ -60,29 +62,28 @@ def find_image_names() -> dict[str, str]:
     return {line.rpartition("/")[2].partition(":")[0]: line for line in lines}
 
 
-def make_archives(work: Work, system: Path, database_system: Path, kuberay_image: str) -> Archives:
+def make_archives(work: Work, system: Path, database_system: Path) -> Archives:
     """Make the archives of all images that a cluster starts with.
 
     Args:
         work: Progress and log.
         system: A Debian with ``BASE_PACKAGES``.
         database_system: A Debian with ``DATABASE_PACKAGES``.
-        kuberay_image: Name and tag in KubeRay's manifests.
     """
     programs = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"]
-    programs += ["etcd", "coredns", "kuberay-operator"]
+    programs += ["etcd", "coredns", "kuberay-operator", "kube-network-policies"]
     paths = [str(binary_path(name)) for name in programs]
     systems = [system.name, database_system.name]
     target = work.place.cache / f"images-{digest_of(paths, systems, _PAUSE, Path(__file__))}"
     with work.making(target) as made:
         if made is not None:
-            with work.step("Making the images of the control plane, kube-proxy and KubeRay"):
+            with work.step("Making the images of the control plane, KubeRay and others"):
                 made.mkdir()
-                _make(made, system, database_system, kuberay_image)
+                _make(made, system, database_system)
     return Archives(target / "nodes.tar", target / "base.tar")
 
 
-def _make(folder: Path, system: Path, database_system: Path, kuberay_image: str) -> None:
+def _make(folder: Path, system: Path, database_system: Path) -> None:
     names = find_image_names()
     base = pack_folder(system, folder / "base-layer.tar")
     database = pack_folder(database_system, folder / "database-layer.tar")
@@ -99,6 +100,8 @@ def _make(folder: Path, system: Path, database_system: Path, kuberay_image: str)
     subprocess.run(build, check=True, env=go_environment(), cwd=_PAUSE.parent)
     pause_layer = pack_files({"pause": pause}, folder / "pause.layer")
     kuberay = pack_files({"manager": binary_path("kuberay-operator")}, folder / "kuberay.layer")
+    policies = {"bin/netpol": binary_path("kube-network-policies")}
+    policies_layer = pack_files(policies, folder / "policies.layer")
     base_image = Image(BASE_TAG, [base], {"Cmd": ["python3"], "Env": path})
     images = [
         Image(names["pause"], [pause_layer], {"Entrypoint": ["/pause"]}),
@@ -106,7 +109,8 @@ def _make(folder: Path, system: Path, database_system: Path, kuberay_image: str)
         Image(DATABASE_TAG, [database], {"Cmd": ["postgres"], "Env": path}),
         program("kube-proxy", names["kube-proxy"], [base], "usr/local/bin/"),
         program("coredns", names["coredns"], []),
-        Image(kuberay_image, [kuberay], {"Entrypoint": ["/manager"], "User": "65532:65532"}),
+        Image(find_kuberay_image(), [kuberay], {"Entrypoint": ["/manager"], "User": "65532:65532"}),
+        Image(find_policies_image(), [policies_layer], {"Cmd": ["/bin/netpol"]}),
     ]
     control_plane = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
     images += [program(name, names[name], [], "usr/local/bin/") for name in control_plane]

@@ -24,7 +24,6 @@ from tests.cluster.node import packages
 from tests.cluster.node.cluster import TOOLS, build_tools
 from tests.cluster.node.images import BASE_PACKAGES, BASE_TAG, DATABASE_PACKAGES, make_archives
 from tests.cluster.node.images import KUBERNETES_VERSION as VERSION
-from tests.cluster.node.kuberay import find_kuberay_image
 from tests.cluster.node.node_image import PACKAGES as NODE_PACKAGES
 from tests.cluster.node.node_image import TAG, make_node_image
 from tests.cluster.node.place import CHECKOUT, find_place
@@ -84,7 +83,7 @@ def machine(work: Work) -> Iterator[engines.Engine]:
         node_image = make_node_image(work, node_system)
         base_system = packages.make_system(work, root, "base", BASE_PACKAGES)
         database = packages.make_system(work, root, "database", DATABASE_PACKAGES)
-        archives = make_archives(work, base_system, database, find_kuberay_image())
+        archives = make_archives(work, base_system, database)
         engine = engines.start_engine(
             work, root, ends_with_this_process=True, registry=f"http://{REGISTRY}"
         )

@@ -31,7 +31,7 @@ FILES = Path(__file__).parent / "node-files"
 
 PROGRAMS = ("kubeadm", "kubelet", "kubectl")
 
-_SERVICES = ("containerd", "kubelet", "kind-routes", "undo-mount-hacks")
+_SERVICES = ("containerd", "kubelet", "kind-routes", "kind-policies", "undo-mount-hacks")
 
 _MASKED = ("systemd-binfmt", "systemd-sysctl", "systemd-udevd", "systemd-modules-load")
 """They would write settings of the whole machine."""
