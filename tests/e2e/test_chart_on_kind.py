@@ -6,129 +6,56 @@ needs minutes for (Ray and an engine start) happens while the release is upgrade
 
 from __future__ import annotations
 
-import dataclasses
+import json
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
-import openai
 import pytest
 from tests.chart.chart import CHART, CPU_VALUES, EXAMPLES, Helm, Refused
 from tests.cluster.build import build
+from tests.cluster.node.addresses import NODE_NETWORKS
 from tests.cluster.node.fixtures import KindCluster, wait_for
+from tests.e2e.clients import Clients
+from tests.e2e.disturbances import (
+    QUESTION,
+    expect_a_balanced_ledger,
+    expect_a_dead_node_to_cost_its_streams_only,
+    expect_a_kill_to_cost_no_answer,
+)
+from tests.e2e.disturbances import TENANT as CLIENTS
+from tests.e2e.reach import expect_policies_to_hold
+from tests.e2e.release import COMPONENTS, CONTROL_PLANE, MODEL, RELEASE, TENANT, Release
+from tests.e2e.updates import expect_a_bad_update_to_go_back, expect_an_update_beside_what_serves
 
 pytestmark = [
-    pytest.mark.cluster("kind", "coredns", "kuberay", "helm"),
+    pytest.mark.cluster("kind", "coredns", "kuberay", "network-policies", "helm"),
     pytest.mark.engine,
     pytest.mark.timeout(1800),
+    # Clients that outlive the pods behind a Service ask at a node's own address.
+    pytest.mark.allow_hosts(["127.0.0.1", "::1", *NODE_NETWORKS]),
 ]
 
-RELEASE = "trierarch"
 WAIT = ("--wait", "--timeout", "8m")
 SHARED = ("--take-ownership", "--force-conflicts")
 """The definitions may be there from another release."""
-
-MODEL, TENANT = "pocket", "default"
-"""Of the examples: the ModelDeployment and what it serves, and who asks it."""
 
 START_SECONDS = 600.0
 """KubeRay's own waits, Ray, and the imports of both ranks, on two busy cores."""
 
 GONE_SECONDS = 180.0
 
+UNHURT = {
+    "nodeSelector": {CONTROL_PLANE: ""},
+    "tolerations": [{"key": CONTROL_PLANE, "operator": "Exists"}],
+}
+"""A place for pods on the node that lives on."""
 
-@dataclasses.dataclass(frozen=True)
-class Release:
-    """A release in a namespace of its own.
-
-    Attributes:
-        cluster: Where.
-        namespace: Of the release and of its models.
-    """
-
-    cluster: KindCluster
-    namespace: str
-
-    def kubectl(self, *arguments: str, check: bool = True) -> str:
-        """Run kubectl in the namespace and return what it printed."""
-        return self.cluster.kubectl("--namespace", self.namespace, *arguments, check=check)
-
-    def get(self, *arguments: str) -> Any:
-        """Return what ``kubectl get`` finds in the namespace."""
-        return self.cluster.get("--namespace", self.namespace, *arguments)
-
-    def explain(self) -> str:
-        """Return what an SRE would look at first."""
-        logs = [
-            self.kubectl(
-                *("logs", "--all-containers", "--prefix", "--tail=20"),
-                *("--selector", f"app.kubernetes.io/component={component}"),
-                check=False,
-            )
-            for component in ("gateway", "operator", "postgresql")
-        ]
-        pods = self.kubectl("get", "pods", "--output", "wide")
-        events = self.kubectl("get", "events", "--sort-by=.lastTimestamp")
-        models = self.kubectl("describe", "modeldeployments", check=False)
-        return "\n".join([pods, events[-4000:], models, *logs])
-
-    def ready_pods(self, component: str) -> int:
-        """Return how many ready pods a component has."""
-        selector = f"app.kubernetes.io/component={component}"
-        return sum(
-            condition["type"] == "Ready" and condition["status"] == "True"
-            for pod in self.get("pods", "--selector", selector)["items"]
-            for condition in pod["status"].get("conditions", ())
-        )
-
-    def make_key(self) -> str:
-        """Return a new API key, made as the chart's notes say."""
-        command = ("python", "-m", "trierarch.cli.main", "keys", "create", "--tenant", TENANT)
-        gateway = f"deployment/{RELEASE}-gateway"
-        return self.kubectl("exec", gateway, "-c", "gateway", "--", *command).strip()
-
-    def list_models(self, key: str) -> list[str]:
-        """Return the models that the gateway's Service names."""
-        with (
-            self.cluster.port_forward(self._gateway, 8080, self.namespace) as port,
-            openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=key) as client,
-        ):
-            return [model.id for model in client.models.list()]
-
-    def knows(self, key: str) -> bool:
-        """Whether the gateway takes a key."""
-        try:
-            self.list_models(key)
-        except openai.AuthenticationError:
-            return False
-        return True
-
-    def ask(self, key: str, question: str) -> tuple[str, Any]:
-        """Return a streamed answer and its usage, through the gateway's Service."""
-        with (
-            self.cluster.port_forward(self._gateway, 8080, self.namespace) as port,
-            openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=key) as client,
-        ):
-            stream = client.chat.completions.create(
-                model=MODEL,
-                messages=[{"role": "user", "content": question}],
-                max_tokens=24,
-                temperature=0,
-                stream=True,
-                stream_options={"include_usage": True},
-            )
-            chunks = list(stream)
-        words = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
-        return "".join(words), chunks[-1].usage
-
-    def status(self) -> dict[str, Any]:
-        """Return the model deployment's status."""
-        found: dict[str, Any] = self.get("modeldeployment", MODEL).get("status", {})
-        return found
-
-    @property
-    def _gateway(self) -> str:
-        return f"service/{RELEASE}-gateway"
+VALUES = {
+    **dict.fromkeys(COMPONENTS, UNHURT),
+    # The address of a node outlives the pods behind it, which a forwarded port does not.
+    "gateway": {**UNHURT, "service": {"type": "NodePort"}},
+    "operator": {**UNHURT, "settings": {"updateObservationSeconds": 5}},
+}
 
 
 @pytest.fixture
@@ -137,14 +64,16 @@ def helm(kind_cluster: KindCluster, tmp_path: Path) -> Helm:
 
 
 def test_a_release_serves_a_model_lives_and_leaves(
-    helm: Helm, kind_cluster: KindCluster, cluster_namespace: str
+    helm: Helm, kind_cluster: KindCluster, cluster_namespace: str, tmp_path: Path
 ) -> None:
     release = Release(kind_cluster, cluster_namespace)
     where = ("--namespace", cluster_namespace)
-    values = ("--values", CPU_VALUES)
+    ours = tmp_path / "values.json"
+    ours.write_text(json.dumps(VALUES))
+    values = ("--values", CPU_VALUES, "--values", ours)
     try:
         helm.run("install", RELEASE, CHART, *where, *values, *WAIT, *SHARED)
-        release.kubectl("apply", "--filename", str(EXAMPLES))
+        release.apply_examples()
         key = release.make_key()
         # Gateways look for new keys every few seconds.
         wait_for(lambda: release.knows(key), 30)
@@ -155,10 +84,15 @@ def test_a_release_serves_a_model_lives_and_leaves(
         helm.run("rollback", RELEASE, "1", *where, *WAIT)
         assert release.list_models(key) == [MODEL]
 
-        took = wait_for(lambda: release.status().get("readyReplicas") == 1, START_SECONDS)
+        took = wait_for(lambda: release.status().get("readyReplicas") == 2, START_SECONDS)
         print(f"the model served {took:.0f} s after the release was rolled back")
         expect_an_answer_with_its_cost(release, key)
         expect_a_story(release)
+        if kind_cluster.is_ours:
+            expect_policies_to_hold(release)
+            clients = release.make_key(CLIENTS)
+            wait_for(lambda: release.knows(clients), 30)
+            expect_a_life_under_load(release, clients)
         release.kubectl("delete", "--filename", str(EXAMPLES))
         expect_nothing_of_the_model(release)
     except (Refused, AssertionError) as problem:
@@ -170,6 +104,20 @@ def test_a_release_serves_a_model_lives_and_leaves(
     assert left["items"] == []
     kept = kind_cluster.get("customresourcedefinitions")["items"]
     assert "modeldeployments.trierarch.dev" in {one["metadata"]["name"] for one in kept}
+
+
+def expect_a_life_under_load(release: Release, key: str) -> None:
+    """Break and change what clients use, one thing after the other."""
+    with Clients(release.url, key, QUESTION, 2) as clients:
+        expect_a_dead_node_to_cost_its_streams_only(release, clients)
+
+        def kill_each() -> None:
+            for component in ("operator", "postgresql", "gateway"):
+                expect_a_kill_to_cost_no_answer(release, clients, component)
+
+        expect_an_update_beside_what_serves(release, clients, meanwhile=kill_each)
+        expect_a_bad_update_to_go_back(release, clients)
+    expect_a_balanced_ledger(release, clients)
 
 
 def expect_an_answer_with_its_cost(release: Release, key: str) -> None:
@@ -184,7 +132,7 @@ def expect_a_story(release: Release) -> None:
     wait_for(lambda: "costPerMillionTokens" in release.status(), 60)
     [titles, line] = release.kubectl("get", "md").splitlines()
     row = dict(zip(titles.split(), line.split(), strict=False))
-    assert (row["READY"], row["DESIRED"]) == ("1", "1")
+    assert (row["READY"], row["DESIRED"]) == ("2", "2")
     assert Decimal(row["$/MTOK"]) > 0
     events = release.kubectl("describe", "md", MODEL).partition("Events:")[2]
     assert "RayServiceCreated" in events

@@ -13,6 +13,9 @@ from tests.cluster.node.work import ClusterFailure
 RANGE = ipaddress.IPv4Network("10.213.0.0/16")
 """Private addresses from which each cluster takes 256."""
 
+NODE_NETWORKS = (str(RANGE), "172.16.0.0/12", "10.89.0.0/16")
+"""Where nodes have their addresses: of an engine of our own, and by default Docker's, Podman's."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Network:

@@ -53,6 +53,17 @@ class Faults:
         finally:
             self.engine("start", node)
 
+    def kill_container(self, node: str, container_id: str) -> None:
+        """End a container by SIGKILL; its pod starts another with the pod's files.
+
+        Args:
+            node: Where it runs.
+            container_id: As in the pod's status, ``containerd://...``.
+        """
+        bare = container_id.removeprefix("containerd://")
+        kill = ("ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", bare)
+        self.engine("exec", node, *kill)
+
     @contextlib.contextmanager
     def fill_disk(self, node: str, free_bytes: int = 0) -> Iterator[None]:
         """Leave no room where the node's pods keep their files.

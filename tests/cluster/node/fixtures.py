@@ -51,6 +51,11 @@ class KindCluster:
         return find_changes(self.settings_before, read_settings())
 
     @property
+    def is_ours(self) -> bool:
+        """Whether its nodes are ours to break."""
+        return self.engine is not None or bool(self.provider)
+
+    @property
     def faults(self) -> Faults:
         """Fault commands; a test that needs them is skipped on a cluster that is not ours."""
         if self.engine is not None:
