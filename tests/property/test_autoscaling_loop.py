@@ -123,6 +123,7 @@ def test_bounds_budget_dwell_and_replay_hold_all_along(
     assert replay(last.as_record()) == last
 
 
+@example(steady=36.0, low=71.0, factor=2.0, limit=7.0)
 @settings(max_examples=40, deadline=None)
 @given(
     steady=st.floats(5.0, 60.0),

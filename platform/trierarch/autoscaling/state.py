@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from trierarch.autoscaling.expected_misses import USUAL_CAUTION, Deviations
 from trierarch.autoscaling.forecasting import SLOW_SECONDS, ForecastState
+from trierarch.autoscaling.lengths import Lengths
 from trierarch.autoscaling.miss_curve import MissCurve
 from trierarch.autoscaling.service_model import LearnedService
 from trierarch.core.identifiers import VariantName
@@ -37,6 +38,7 @@ class ServedSample:
 _NO_CURVE = MissCurve()
 _NO_FORECAST = ForecastState()
 _NO_DEVIATIONS = Deviations()
+_NO_LENGTHS = Lengths()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class SizingState:
         curve: Misses by load.
         forecast: Of the demand.
         deviations: Of loads from plans.
+        lengths: Of requests.
+        highest_demand: Of the last hours, older ones fading.
         caution: Price of a miss, as a multiple of what a steep curve needs.
         served: Ready replicas of the last minutes, oldest first.
         added_unix_seconds: When the pool last grew.
@@ -56,6 +60,8 @@ class SizingState:
     curve: MissCurve = _NO_CURVE
     forecast: ForecastState = _NO_FORECAST
     deviations: Deviations = _NO_DEVIATIONS
+    lengths: Lengths = _NO_LENGTHS
+    highest_demand: float = 0.0
     caution: float = USUAL_CAUTION
     served: tuple[ServedSample, ...] = ()
     added_unix_seconds: float | None = None
@@ -121,6 +127,8 @@ class PipelineState:
                 curve=curve,
                 forecast=forecast,
                 deviations=Deviations(self.sizing.deviations.bins),
+                lengths=Lengths(usual_output_tokens=self.sizing.lengths.usual_output_tokens),
+                highest_demand=self.sizing.highest_demand,
             ),
             services=services,
         )

@@ -10,9 +10,12 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from trierarch.autoscaling.lengths import Lengths
 from trierarch.autoscaling.load import Load, fresh_value, hold_after_seconds
 from trierarch.autoscaling.signals import Observation
 from trierarch.autoscaling.specification import ScalingSpec, ServicePrior, VariantSpec
+
+_NO_LENGTHS = Lengths()
 
 SEATS_WITHOUT_LIMIT = 128
 INPUT_TOKEN_SECONDS = 1e-4
@@ -46,8 +49,23 @@ class Workload:
         return self.requests_per_second * self.request_seconds
 
 
-def measure_workload(observation: Observation, spec: ScalingSpec, load: Load) -> Workload | None:
-    """Return what arrives; None while arrivals or lengths are not known."""
+def measure_workload(
+    observation: Observation,
+    spec: ScalingSpec,
+    load: Load,
+    known: Lengths = _NO_LENGTHS,
+    *,
+    served_seconds: float = math.inf,
+) -> Workload | None:
+    """Return what arrives; None while arrivals or lengths are not known.
+
+    Args:
+        observation: Signals.
+        spec: Says how fast a replica is.
+        load: The same signals, read.
+        known: What is remembered of lengths.
+        served_seconds: Since requests began to arrive.
+    """
     arrivals = load.arrivals_per_second
     if arrivals is None:
         return None
@@ -55,6 +73,7 @@ def measure_workload(observation: Observation, spec: ScalingSpec, load: Load) ->
     if lengths is None:
         return None
     inputs, outputs = lengths
+    outputs = known.output_tokens(outputs, served_seconds)
     computed = inputs * (1.0 - cached_ratio(observation, spec))
     seconds = request_seconds(reference_variant(spec), inputs, computed, outputs)
     flex = fresh_value(
@@ -73,6 +92,36 @@ def mean_lengths(observation: Observation, spec: ScalingSpec) -> tuple[float, fl
     inputs = fresh_value(gateway.mean_input_tokens, now_unix_seconds=now, hold_after=hold_after)
     outputs = fresh_value(gateway.mean_output_tokens, now_unix_seconds=now, hold_after=hold_after)
     return None if inputs is None or outputs is None else (inputs, outputs)
+
+
+def generated_per_second(observation: Observation, spec: ScalingSpec) -> float | None:
+    """Return the tokens that all serving engines generate; None if one does not tell."""
+    rates = [
+        fresh_value(
+            variant.engine.output_tokens_per_second,
+            now_unix_seconds=observation.now_unix_seconds,
+            hold_after=hold_after_seconds(spec),
+        )
+        for variant in observation.variants
+        if variant.ready
+    ]
+    known = [rate for rate in rates if rate is not None]
+    return math.fsum(known) if known and len(known) == len(rates) else None
+
+
+def arrivals_per_second(observation: Observation, spec: ScalingSpec) -> float | None:
+    """Return the requests of all lanes that report; None if none does."""
+    tiers = observation.gateway.arrivals_per_second
+    rates = [
+        fresh_value(
+            signal,
+            now_unix_seconds=observation.now_unix_seconds,
+            hold_after=hold_after_seconds(spec),
+        )
+        for signal in (tiers.priority, tiers.default, tiers.flex)
+    ]
+    known = [rate for rate in rates if rate is not None]
+    return math.fsum(known) if known else None
 
 
 def reference_variant(spec: ScalingSpec) -> VariantSpec:
