@@ -11,6 +11,7 @@ from trierarch.autoscaling.decision import ScalingDecision
 from trierarch.autoscaling.pipeline import decide
 from trierarch.autoscaling.replay import replay
 from trierarch.autoscaling.signals import (
+    NOT_REPORTED,
     EngineSignals,
     GatewaySignals,
     HourlyBudget,
@@ -53,7 +54,11 @@ FIRM_ONLY = SPEC.model_copy(
 
 
 def observe(
-    now: float, counts: dict[VariantName, int], rate: float, missed: float, budget: float | None
+    now: float,
+    counts: dict[VariantName, int],
+    rate: float,
+    missed: float | None,
+    budget: float | None,
 ) -> Observation:
     def signal(value: float) -> Measured[float]:
         return Measured(value, now)
@@ -79,8 +84,8 @@ def observe(
             waiting_requests=TierSignals(default=signal(0.0)),
             mean_input_tokens=signal(400.0),
             mean_output_tokens=signal(100.0),
-            completed_per_second=signal(rate),
-            slo_met_ratio=signal(1.0 - missed),
+            completed_per_second=signal(0.0 if missed is None else rate),
+            slo_met_ratio=NOT_REPORTED if missed is None else signal(1.0 - missed),
             ttft_met_ratio=signal(1.0),
         ),
         budgets=() if budget is None else (HourlyBudget("team", budget),),
@@ -143,8 +148,9 @@ def test_more_demand_never_asks_for_fewer(
         now += TICK_SECONDS
 
     def desired(rate: float) -> int:
-        # The same misses: only the demand differs.
-        observation = observe(now, counts, rate, 0.01, None)
+        # Nothing ended meanwhile: the same misses at a higher demand would tell, rightly, that
+        # replicas carry more than was believed, and then fewer of them do.
+        observation = observe(now, counts, rate, None, None)
         return decide(observation, SPEC, state, DecisionId("d"))[0].desired_replicas
 
     assert desired(low) <= desired(low * factor)

@@ -140,20 +140,9 @@ class ExpectedMisses:
         )
 
 
-def expect_misses(
-    curve: FittedCurve, deviations: Deviations, *, most_multiple: float = math.inf
-) -> ExpectedMisses:
-    """Return the expectation.
-
-    Args:
-        curve: Misses by the load that comes.
-        deviations: Of loads from plans.
-        most_multiple: Larger deviations count as this: five times a lull is a usual minute, and
-            five times a busy minute has never been.
-    """
-    errors = tuple(
-        (min(most_multiple, math.exp(d.index * ERROR_LOG_WIDTH)), d.share) for d in deviations.bins
-    )
+def expect_misses(curve: FittedCurve, deviations: Deviations) -> ExpectedMisses:
+    """Return the expectation."""
+    errors = tuple((math.exp(d.index * ERROR_LOG_WIDTH), d.share) for d in deviations.bins)
     return ExpectedMisses(curve, errors, saturated_load(curve))
 
 

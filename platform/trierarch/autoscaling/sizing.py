@@ -22,7 +22,6 @@ from trierarch.autoscaling.expected_misses import (
 from trierarch.autoscaling.forecasting import LEVEL_SECONDS, Forecast, forecast, mean_demand
 from trierarch.autoscaling.load import Load, fresh_latency, fresh_value, hold_after_seconds
 from trierarch.autoscaling.miss_curve import (
-    HALF_LIFE_SECONDS,
     FittedCurve,
     MissCurve,
     fit_curve,
@@ -47,9 +46,6 @@ LEAST_CAUTION, MOST_CAUTION = USUAL_CAUTION, 2 * USUAL_CAUTION
 CAUTION_SECONDS = 3600.0
 """Time without a miss after which a miss is worth 1/e of what it was. It is never worth less than
 usual: what was not missed in quiet hours is what the next surge without precedent takes."""
-
-RECORD_RATIO = 1.5
-"""No demand is expected that exceeds the highest of the last hours by more than half."""
 
 LEAST_CURABLE_RATIO = 1e-3
 """Where every request is late at every load that was seen none seems curable; the arithmetic still
@@ -164,9 +160,6 @@ def size_fleet(
         service: How fast a replica of the reference variant is believed to be; None if unknown.
     """
     now = observation.now_unix_seconds
-    # This interval's demand is sized for with what was known before it. Learned at once, the same
-    # misses at a higher demand would make replicas seem stronger, and more demand ask for fewer.
-    known = state
     if state.began_unix_seconds is None and workload.requests_per_second > 0:
         state = dataclasses.replace(state, began_unix_seconds=now)
     if state.began_unix_seconds is None or now - state.began_unix_seconds < WARM_UP_SECONDS:
@@ -177,12 +170,8 @@ def size_fleet(
         demand=workload.demand,
         horizon_seconds=horizon_seconds,
     )
-    highest = max(predicted.level, predicted.demand, _faded_highest(state, now))
     state = dataclasses.replace(
-        state,
-        forecast=forecast_state,
-        served=_extend_served(state, observation),
-        highest_demand=highest,
+        state, forecast=forecast_state, served=_extend_served(state, observation)
     )
     if observation.ready:
         met = predicted.level / observation.ready
@@ -201,23 +190,19 @@ def size_fleet(
             state,
             now - last_decision_unix_seconds,
         )
-    if spec.slo is None or not _is_trusted(known.curve, spec.slo):
+    if spec.slo is None or not _is_trusted(state.curve, spec.slo):
         return None, state
     saturated = saturated_load(spec, workload, service)
     fitted = fit_curve(
-        known.curve,
+        state.curve,
         saturated_load=None if saturated is None else PRIOR_HEADROOM_RATIO * saturated,
         prior_requests=PRIOR_SECONDS * workload.requests_per_second,
     )
     if fitted is None:
         return None, state
     allowed = _allowed_ratio(spec.slo, fitted.incurable_ratio)
-    expected = expect_misses(
-        fitted,
-        known.deviations,
-        most_multiple=RECORD_RATIO * highest / predicted.demand if predicted.demand > 0 else 1.0,
-    )
-    enough = best_replicas(expected, predicted, price_of_misses(allowed, known.caution))
+    expected = expect_misses(fitted, state.deviations)
+    enough = best_replicas(expected, predicted, price_of_misses(allowed, state.caution))
     bearable = 1.0 - spec.slo.percentile / 100.0
     enough = _bearable(expected, predicted.demand, enough, bearable)
     limit = predicted.demand / enough
@@ -299,14 +284,6 @@ def _caution(state: SizingState, missed: float, allowed: float, elapsed_seconds:
     step = _rush(state) * elapsed_seconds / CAUTION_SECONDS * (missed / allowed - 1.0)
     bottom, top = math.log(LEAST_CAUTION), math.log(MOST_CAUTION)
     return math.exp(min(top, max(bottom, math.log(state.caution) + step)))
-
-
-def _faded_highest(state: SizingState, now: float) -> float:
-    """Return the highest demand, less by what time has taken from its meaning."""
-    if not state.served:
-        return state.highest_demand
-    elapsed = max(0.0, now - state.served[-1].at_unix_seconds)
-    return state.highest_demand * float(0.5 ** (elapsed / HALF_LIFE_SECONDS))
 
 
 def _extend_served(state: SizingState, observation: Observation) -> tuple[ServedSample, ...]:

@@ -50,7 +50,6 @@ class SizingState:
         forecast: Of the demand.
         deviations: Of loads from plans.
         lengths: Of requests.
-        highest_demand: Of the last hours, older ones fading.
         caution: Price of a miss, as a multiple of what a steep curve needs.
         served: Ready replicas of the last minutes, oldest first.
         added_unix_seconds: When the pool last grew.
@@ -61,7 +60,6 @@ class SizingState:
     forecast: ForecastState = _NO_FORECAST
     deviations: Deviations = _NO_DEVIATIONS
     lengths: Lengths = _NO_LENGTHS
-    highest_demand: float = 0.0
     caution: float = USUAL_CAUTION
     served: tuple[ServedSample, ...] = ()
     added_unix_seconds: float | None = None
@@ -128,7 +126,6 @@ class PipelineState:
                 forecast=forecast,
                 deviations=Deviations(self.sizing.deviations.bins),
                 lengths=Lengths(usual_output_tokens=self.sizing.lengths.usual_output_tokens),
-                highest_demand=self.sizing.highest_demand,
             ),
             services=services,
         )
