@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from trierarch.autoscaling.lengths import Lengths
 from trierarch.autoscaling.load import Load, fresh_value, hold_after_seconds
-from trierarch.autoscaling.signals import Observation
+from trierarch.autoscaling.signals import Observation, Signal
 from trierarch.autoscaling.specification import ScalingSpec, ServicePrior, VariantSpec
 
 _NO_LENGTHS = Lengths()
@@ -96,32 +97,24 @@ def mean_lengths(observation: Observation, spec: ScalingSpec) -> tuple[float, fl
 
 def generated_per_second(observation: Observation, spec: ScalingSpec) -> float | None:
     """Return the tokens that all serving engines generate; None if one does not tell."""
-    rates = [
-        fresh_value(
-            variant.engine.output_tokens_per_second,
-            now_unix_seconds=observation.now_unix_seconds,
-            hold_after=hold_after_seconds(spec),
-        )
-        for variant in observation.variants
-        if variant.ready
-    ]
-    known = [rate for rate in rates if rate is not None]
-    return math.fsum(known) if known and len(known) == len(rates) else None
+    serving = [v.engine.output_tokens_per_second for v in observation.variants if v.ready]
+    known = _fresh_values(serving, observation, spec)
+    return math.fsum(known) if known and len(known) == len(serving) else None
 
 
 def arrivals_per_second(observation: Observation, spec: ScalingSpec) -> float | None:
     """Return the requests of all lanes that report; None if none does."""
     tiers = observation.gateway.arrivals_per_second
-    rates = [
-        fresh_value(
-            signal,
-            now_unix_seconds=observation.now_unix_seconds,
-            hold_after=hold_after_seconds(spec),
-        )
-        for signal in (tiers.priority, tiers.default, tiers.flex)
-    ]
-    known = [rate for rate in rates if rate is not None]
+    known = _fresh_values((tiers.priority, tiers.default, tiers.flex), observation, spec)
     return math.fsum(known) if known else None
+
+
+def _fresh_values(
+    signals: Sequence[Signal], observation: Observation, spec: ScalingSpec
+) -> list[float]:
+    now, hold_after = observation.now_unix_seconds, hold_after_seconds(spec)
+    values = [fresh_value(found, now_unix_seconds=now, hold_after=hold_after) for found in signals]
+    return [value for value in values if value is not None]
 
 
 def reference_variant(spec: ScalingSpec) -> VariantSpec:
