@@ -22,7 +22,7 @@ from trierarch.core.clock import SystemClock
 from trierarch.core.identifiers import TenantId
 from trierarch.cost.budgets import Budget, Period, TenantTerms
 from trierarch.testing.gateway_process import GatewayProcess, build_environment, run_gateway
-from trierarch.testing.postgresql_server import PostgresqlServer, reason_to_skip
+from trierarch.testing.postgresql_server import PostgresqlServer
 from trierarch.testing.simulated_engines import EngineProcess
 from trierarch.testing.waiting import wait_until
 
@@ -37,23 +37,11 @@ DURABLE_SECONDS = 0.5
 """A record is on disk some ten milliseconds after its answer; more where processors are few."""
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresqlServer]:
-    if reason := reason_to_skip():
-        pytest.skip(reason)
-    server = PostgresqlServer()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/shared.db"
-    postgresql: PostgresqlServer = request.getfixturevalue("server")
+    postgresql: PostgresqlServer = request.getfixturevalue("postgresql_server")
     return postgresql.create_database()
 
 

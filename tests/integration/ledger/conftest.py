@@ -19,22 +19,9 @@ from trierarch.core.identifiers import (
 )
 from trierarch.core.quantities import Money, TokenCounts
 from trierarch.core.usage import Outcome, ServiceTier, UsageRecord
-from trierarch.testing.postgresql_server import PostgresqlServer, reason_to_skip
 
 NOW = 1_800_000_000.0
 """Some instant in 2027, at the start of a five-minute window."""
-
-
-@pytest.fixture(scope="session")
-def postgresql_server():
-    if reason := reason_to_skip():
-        pytest.skip(reason)
-    server = PostgresqlServer()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="session")
