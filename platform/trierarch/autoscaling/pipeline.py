@@ -22,7 +22,6 @@ from trierarch.autoscaling.decision import (
     Stage,
 )
 from trierarch.autoscaling.demand import analyze_growth, fewest_safe
-from trierarch.autoscaling.lengths import MATURE_SECONDS
 from trierarch.autoscaling.load import Freshness, Load, read_load
 from trierarch.autoscaling.outlook import build_conditions, build_counterfactual, tokens_per_hour
 from trierarch.autoscaling.placement import place, price_of
@@ -31,13 +30,7 @@ from trierarch.autoscaling.signals import Observation
 from trierarch.autoscaling.sizing import Sizing, size_fleet
 from trierarch.autoscaling.specification import ScalingSpec
 from trierarch.autoscaling.state import PipelineState, Recommendation, Scarcity, SizingState
-from trierarch.autoscaling.workload import (
-    arrivals_per_second,
-    generated_per_second,
-    mean_lengths,
-    measure_workload,
-    reference_variant,
-)
+from trierarch.autoscaling.workload import learn_lengths, measure_workload, reference_variant
 from trierarch.core.identifiers import DecisionId
 
 SCALE_DOWN_WINDOW_COLD_STARTS = 0.7
@@ -198,18 +191,15 @@ def _size(
 ) -> tuple[Sizing | None, SizingState]:
     if spec.slo is None:
         return None, state.sizing
-    now, began, last = (
-        observation.now_unix_seconds,
-        state.sizing.began_unix_seconds,
-        state.last_decision_unix_seconds,
-    )
+    now, began = observation.now_unix_seconds, state.sizing.began_unix_seconds
     served_seconds = 0.0 if began is None else now - began
-    ended = mean_lengths(observation, spec)
-    lengths = state.sizing.lengths.learned(
-        0.0 if last is None else now - last,
-        generated_per_second=generated_per_second(observation, spec),
-        arrivals_per_second=arrivals_per_second(observation, spec),
-        measured=None if ended is None or served_seconds < MATURE_SECONDS else ended[1],
+    last = state.last_decision_unix_seconds
+    lengths = learn_lengths(
+        state.sizing.lengths,
+        observation,
+        spec,
+        elapsed_seconds=0.0 if last is None else now - last,
+        served_seconds=served_seconds,
     )
     state = dataclasses.replace(state, sizing=dataclasses.replace(state.sizing, lengths=lengths))
     workload = measure_workload(observation, spec, load, lengths, served_seconds=served_seconds)

@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from trierarch.autoscaling.lengths import Lengths
+from trierarch.autoscaling.lengths import MATURE_SECONDS, Lengths
 from trierarch.autoscaling.load import Load, fresh_value, hold_after_seconds
 from trierarch.autoscaling.signals import Observation, Signal
 from trierarch.autoscaling.specification import ScalingSpec, ServicePrior, VariantSpec
@@ -95,14 +95,40 @@ def mean_lengths(observation: Observation, spec: ScalingSpec) -> tuple[float, fl
     return None if inputs is None or outputs is None else (inputs, outputs)
 
 
-def generated_per_second(observation: Observation, spec: ScalingSpec) -> float | None:
+def learn_lengths(
+    lengths: Lengths,
+    observation: Observation,
+    spec: ScalingSpec,
+    *,
+    elapsed_seconds: float,
+    served_seconds: float,
+) -> Lengths:
+    """Return what is remembered of lengths after an interval.
+
+    Args:
+        lengths: Until now.
+        observation: Signals.
+        spec: For the ages that matter.
+        elapsed_seconds: Length of the interval.
+        served_seconds: Since requests began to arrive.
+    """
+    ended = mean_lengths(observation, spec) if served_seconds >= MATURE_SECONDS else None
+    return lengths.learned(
+        elapsed_seconds,
+        generated_per_second=_generated_per_second(observation, spec),
+        arrivals_per_second=_arrivals_per_second(observation, spec),
+        measured=None if ended is None else ended[1],
+    )
+
+
+def _generated_per_second(observation: Observation, spec: ScalingSpec) -> float | None:
     """Return the tokens that all serving engines generate; None if one does not tell."""
     serving = [v.engine.output_tokens_per_second for v in observation.variants if v.ready]
     known = _fresh_values(serving, observation, spec)
     return math.fsum(known) if known and len(known) == len(serving) else None
 
 
-def arrivals_per_second(observation: Observation, spec: ScalingSpec) -> float | None:
+def _arrivals_per_second(observation: Observation, spec: ScalingSpec) -> float | None:
     """Return the requests of all lanes that report; None if none does."""
     tiers = observation.gateway.arrivals_per_second
     known = _fresh_values((tiers.priority, tiers.default, tiers.flex), observation, spec)

@@ -12,9 +12,7 @@ from tests.cluster.tool_modules import binary_path
 
 def find_policies_image() -> str:
     """Return the name and tag of the program's image in its own manifest."""
-    [daemon_set] = [one for one in _read() if one["kind"] == "DaemonSet"]
-    [container] = daemon_set["spec"]["template"]["spec"]["containers"]
-    return str(container["image"])
+    return str(_container_in(_read())["image"])
 
 
 def install_policies(work: Work) -> None:
@@ -27,10 +25,8 @@ def install_policies(work: Work) -> None:
     with work.step("Installing what enforces network policies") as step:
         environment = {"KUBECONFIG": str(work.place.kubeconfig)}
         documents = _read()
-        [daemon_set] = [one for one in documents if one["kind"] == "DaemonSet"]
-        [container] = daemon_set["spec"]["template"]["spec"]["containers"]
         # A line for every connection of every pod, as published.
-        container["args"].remove("--v=2")
+        _container_in(documents)["args"].remove("--v=2")
         manifest = work.place.state / "network-policies.yaml"
         manifest.write_text(yaml.safe_dump_all(documents))
         work.run(step, [kubectl, "apply", "--filename", str(manifest)], environment)
@@ -41,3 +37,10 @@ def install_policies(work: Work) -> None:
 def _read() -> list[dict[str, Any]]:
     manifest = module_folder("network-policies") / "install.yaml"
     return [one for one in yaml.safe_load_all(manifest.read_text()) if one]
+
+
+def _container_in(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    [daemon_set] = [one for one in documents if one["kind"] == "DaemonSet"]
+    [container] = daemon_set["spec"]["template"]["spec"]["containers"]
+    found: dict[str, Any] = container
+    return found

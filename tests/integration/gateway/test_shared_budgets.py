@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import random
@@ -73,7 +74,7 @@ class Company:
             )
             self.running[number] = self._stack.enter_context(run_gateway(environment))
         for number in numbers:
-            wait_until(lambda n=number: self._is_ready(n), timeout_seconds=120.0)  # type: ignore[misc]
+            wait_until(functools.partial(self._is_ready, number), timeout_seconds=120.0)
 
     def _is_ready(self, number: int) -> bool:
         # Where processors are few, a process that starts may not answer in time.

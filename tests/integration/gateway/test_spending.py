@@ -123,7 +123,9 @@ def test_a_stream_ends_cleanly_where_its_budget_ends() -> None:
         wait_until(shop.nothing_is_reserved)
 
 
-def test_a_stream_is_held_while_the_ledger_is_asked_and_goes_on() -> None:
+def test_a_stream_is_held_while_the_ledger_is_asked_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with Shop(stream(1, 200_000, 200_001), budget="1.00") as shop:
         asked = threading.Event()
         exchange = shop.gateway.tenants.exchange_leases
@@ -134,7 +136,7 @@ def test_a_stream_is_held_while_the_ledger_is_asked_and_goes_on() -> None:
                 time.sleep(0.3)
             return exchange(asks)
 
-        shop.gateway.tenants.exchange_leases = slow  # type: ignore[method-assign]
+        monkeypatch.setattr(shop.gateway.tenants, "exchange_leases", slow)
         answer = shop.ask()
         assert asked.is_set()
         assert answer.text.count('"content"') == 3
@@ -183,7 +185,9 @@ def test_a_stream_that_comes_all_at_once_is_paid_or_refused(budget: str, status:
         assert shop.record.charge.amount == expected
 
 
-def test_a_connection_whose_stream_is_held_may_serve_another() -> None:
+def test_a_connection_whose_stream_is_held_may_serve_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The engine has finished; whose budget pays for it is decided later."""
     long = {"prompt_tokens": 3, "completion_tokens": 20_000}
     final = json.dumps({"id": "c", "choices": [], "usage": long}, separators=(",", ":"))
@@ -212,7 +216,7 @@ def test_a_connection_whose_stream_is_held_may_serve_another() -> None:
                 assert released.wait(10.0)
             return exchange(asks)
 
-        shop.gateway.tenants.exchange_leases = slow  # type: ignore[method-assign]
+        monkeypatch.setattr(shop.gateway.tenants, "exchange_leases", slow)
         # Something is leased already, so the second request need not wait for the ledger.
         assert shop.ask(user="prime", max_tokens=5).status_code == 200
         first = pool.submit(shop.ask)

@@ -148,7 +148,9 @@ async def test_a_clean_end_gives_everything_back() -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_another_holds_and_does_not_use_is_waited_for() -> None:
+async def test_what_another_holds_and_does_not_use_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with office() as at:
         at.another_holds("0.95", spare="0.90")
         rounds = 0
@@ -161,7 +163,7 @@ async def test_what_another_holds_and_does_not_use_is_waited_for() -> None:
                 at.another_holds("0.05")
             return exchange(asks)
 
-        at.tenants.exchange_leases = gives_back_in_the_second_round  # type: ignore[method-assign]
+        monkeypatch.setattr(at.tenants, "exchange_leases", gives_back_in_the_second_round)
         assert isinstance(await at.reserve("0.50"), Reservation)
         assert rounds >= 2
 
