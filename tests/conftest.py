@@ -3,10 +3,10 @@
 Folders decide. Tests in ``unit`` and ``property`` are pure: they may not open a
 network socket at all. All others may reach this machine and nothing else (set
 in pyproject.toml). Tests in ``SHARING_PLACES`` start vLLM, Ray, the whole stack
-or a cluster. One process runs all that share a slow start. With ``-n 2``, as in
-``make test``, one begins with those whose engines run on this machine itself, the
-other with those on nodes; those with only an API server and everything else go to
-whoever is free.
+or a cluster. One process runs all that share a slow start; with ``-n 2``, as in
+``make test``, one has those with engines and nodes, and the other one those with
+only an API server and everything else meanwhile. Engines on this machine and
+engines on nodes never run at once: two cores cannot feed both.
 """
 
 from __future__ import annotations
@@ -35,9 +35,6 @@ SHARING_PLACES = (
 
 API_SERVER_PLACES = ("chart/test_api_server.py", "cluster")
 """Those that share no more than an API server, which takes seconds to start."""
-
-ENGINE_PLACES = ("integration/serving", "integration/stack")
-"""Those whose engines run on this machine itself, and not on nodes."""
 
 SHARING_NOTHING = ("cluster/test_build.py", "cluster/test_by_hand.py", "cluster/test_crashes.py")
 """Files of those folders that start what they need for themselves."""
@@ -96,6 +93,4 @@ class SharedStartScheduling(LoadScopeScheduling):
         place = find_place(path.removeprefix("tests/"))
         if place is None:
             return path
-        if place in API_SERVER_PLACES:
-            return "API server"
-        return "engines" if place in ENGINE_PLACES else "nodes"
+        return "API server" if place in API_SERVER_PLACES else "engines and nodes"

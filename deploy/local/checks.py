@@ -29,7 +29,7 @@ CHECKS: tuple[tuple[str, tuple[str, ...]], ...] = (
 """Name and command of each check; the Makefile has a target for each."""
 
 PYTEST_ARGUMENTS = ("-n", "2")
-"""One process begins with all that shares engines, one with all that shares nodes."""
+"""One process for all that shares engines or nodes, one for everything else."""
 
 
 def main(arguments: Sequence[str], programs: Path) -> int:

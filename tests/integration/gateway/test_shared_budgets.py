@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import json
@@ -34,7 +35,7 @@ REQUEST = {
     "max_tokens": 10,
 }
 LEASE_SECONDS = 2.0
-DURABLE_SECONDS = 0.5
+DURABLE_SECONDS = 2.0
 """A record is on disk some ten milliseconds after its answer; more where processors are few."""
 
 
@@ -44,6 +45,24 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/shared.db"
     postgresql: PostgresqlServer = request.getfixturevalue("postgresql_server")
     return postgresql.create_database()
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a client was given, and when by its own clock."""
+
+    gateway: int
+    asked_at: float
+    given_at: float
+    request_id: str
+    usd: Decimal
+
+    def may_be_lost_with(self, end: float) -> bool:
+        """Return whether its record may not have been on disk when its gateway was killed.
+
+        A client that waits for a processor reads some time after the kill what came before it.
+        """
+        return self.asked_at <= end < self.given_at + DURABLE_SECONDS
 
 
 class Company:
@@ -57,7 +76,7 @@ class Company:
         self.replicas = json.dumps([{"model": "simulated", "port": engine.port}])
         self.running: dict[int, GatewayProcess] = {}
         self.killed_at: dict[int, list[float]] = {}
-        self.answers: list[tuple[int, float, str, Decimal]] = []
+        self.answers: list[Answer] = []
         self._stack = contextlib.ExitStack()
 
     def set_budget(self, usd: Decimal) -> None:
@@ -90,6 +109,7 @@ class Company:
 
     def ask(self, number: int) -> tuple[int, str]:
         """Return the status and the error's code of one request; 0 if there was no answer."""
+        asked_at = time.monotonic()
         try:
             gateway = self.running[number]
             answer = httpx.post(
@@ -104,7 +124,7 @@ class Company:
         if answer.status_code == 200:
             usd = Decimal(body["usage"]["cost"]["amount"])
             name = answer.headers["x-request-id"]
-            self.answers.append((number, time.monotonic(), name, usd))
+            self.answers.append(Answer(number, asked_at, time.monotonic(), name, usd))
             return 200, ""
         return answer.status_code, body["error"]["code"]
 
@@ -122,12 +142,10 @@ class Company:
     def check_accounts(self) -> None:
         """Compare the ledger with what clients were given."""
         charges = self.charges()
-        for number, at, name, usd in self.answers:
-            was_lost = any(
-                at <= end < at + DURABLE_SECONDS for end in self.killed_at.get(number, [])
-            )
-            if not was_lost:
-                assert charges[name] == usd
+        for answer in self.answers:
+            ends = self.killed_at.get(answer.gateway, [])
+            if not any(answer.may_be_lost_with(end) for end in ends):
+                assert charges[answer.request_id] == answer.usd
         assert sum(charges.values()) == self.spent
 
     def leases(self) -> int:
@@ -155,8 +173,8 @@ def cost_usd(company: Company) -> Decimal:
     company.set_budget(Decimal(1))
     company.start(0, 1, 2)
     assert company.ask(0) == (200, "")
-    [(_, _, _, usd)] = company.answers
-    return usd
+    [answer] = company.answers
+    return answer.usd
 
 
 @contextlib.contextmanager
