@@ -115,8 +115,10 @@ GATEWAY = Dashboard(
                     "flex open {{model}}",
                 ),
                 (_rate_by(names.GATEWAY_SHED_REQUESTS, "model, tier"), "shed {{model}} {{tier}}"),
+                (_rate_by(names.GATEWAY_RELEGATED, "model, tier"), "relegated {{model}} {{tier}}"),
             ),
-            "0: flex requests wait for idle capacity. Shed: refused per second to keep the cost.",
+            "0: flex requests wait for idle capacity. Shed: refused per second to keep the cost."
+            " Relegated: too late for the objective, so others go first.",
         ),
         Panel(
             "Ongoing requests",

@@ -221,7 +221,13 @@ class Exchange:
         settings, came_seconds = self._gateway.settings, self._request.received_seconds
         if call.tier is not ServiceTier.FLEX:
             deadline_seconds = came_seconds + settings.queue_timeout_seconds
-            return Ticket(call.tier, self._place_tokens, deadline_seconds, priority=priority)
+            return Ticket(
+                call.tier,
+                self._place_tokens,
+                deadline_seconds,
+                priority=priority,
+                came_seconds=came_seconds,
+            )
         patience_seconds = settings.flex_queue_timeout_seconds
         return Ticket(
             call.tier,
@@ -229,6 +235,7 @@ class Exchange:
             came_seconds + patience_seconds,
             came_seconds + (1.0 - FLEX_RELEASE_RATIO) * patience_seconds,
             priority,
+            came_seconds=came_seconds,
         )
 
     def _expected_output(self, call: GenerationRequest) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from trierarch.core.clock import Clock
@@ -144,11 +145,12 @@ class GatewayHandler:
         self.is_draining = False
         metrics.watch(self._depths, self._ongoing, self._flex_open, self._replica_list_age_seconds)
 
-    def _new_dispatcher(self, _model: ModelName) -> ModelDispatcher:
+    def _new_dispatcher(self, model: ModelName) -> ModelDispatcher:
         return ModelDispatcher(
             self.clock.monotonic_seconds,
             max_ongoing_requests=self.settings.max_ongoing_requests_per_replica,
             max_queued_requests=self.settings.max_queued_requests_per_model,
+            note_relegated=partial(self.metrics.count_relegated, model),
         )
 
     # --- RequestHandler ---------------------------------------------------------------

@@ -269,6 +269,8 @@ class ReplicaDirectory:
         for model in getattr(self._source, "models", ()):
             self._add_model(model)
         self.promises = getattr(self._source, "promises", {})
+        for model, dispatcher in self.dispatchers.items():
+            dispatcher.promise = self.promises.get(model)
         self._take_promises(self.promises)
         if found != self.replicas:
             self._apply(found)
@@ -282,7 +284,8 @@ class ReplicaDirectory:
 
     def _add_model(self, model: ModelName) -> None:
         if model not in self.dispatchers:
-            self.dispatchers[model] = self._new_dispatcher(model)
+            dispatcher = self.dispatchers[model] = self._new_dispatcher(model)
+            dispatcher.promise = self.promises.get(model)
             self._first_seen_unix_seconds[model] = self._clock.unix_seconds()
 
     def _take_admissions(self, heard: Mapping[ModelName, TimedAdmission]) -> None:

@@ -101,6 +101,7 @@ class GatewayMetrics(Collector):
         self._queue_waits: dict[tuple[str, str], Distribution] = {}
         self._retries: Counter[tuple[str, str]] = Counter()
         self._shed: Counter[tuple[str, str]] = Counter()
+        self._relegated: Counter[tuple[str, str]] = Counter()
         self._dropped: Counter[str] = Counter()
         self._depths: Callable[[], Mapping[ModelName, Mapping[ServiceTier, int]]] = dict
         self._ongoing: Callable[[], Mapping[ModelName, int]] = dict
@@ -146,6 +147,10 @@ class GatewayMetrics(Collector):
     def count_shed(self, model: ModelName, tier: ServiceTier) -> None:
         """Count a request that was refused because the autoscaler sheds its tier."""
         self._shed[model, tier] += 1
+
+    def count_relegated(self, model: ModelName, tier: ServiceTier) -> None:
+        """Count a request that waits for those of its tier that can still be in time."""
+        self._relegated[model, tier] += 1
 
     def count_dropped(self, reason: str, count: int) -> None:
         """Count telemetry that was given up."""
@@ -219,6 +224,7 @@ class GatewayMetrics(Collector):
             (((model,), float(is_open)) for model, is_open in self._flex_open().items()),
         )
         yield _counter(names.GATEWAY_SHED_REQUESTS, self._shed.items())
+        yield _counter(names.GATEWAY_RELEGATED, self._relegated.items())
         yield _counter(names.GATEWAY_RETRIES, self._retries.items())
         yield _gauge(names.GATEWAY_REPLICA_LIST_AGE, [((), self._replica_list_age_seconds())])
         yield _counter(

@@ -119,6 +119,13 @@ GATEWAY_SHED_REQUESTS = Metric(
     ("model", "tier"),
     "Requests refused because the autoscaler sheds their tier to keep its cost target.",
 )
+GATEWAY_RELEGATED = Metric(
+    "trierarch_gateway_relegated_total",
+    "counter",
+    ("model", "tier"),
+    "Requests that waited too long to meet their time to first token and went behind those that"
+    " can.",
+)
 GATEWAY_RETRIES = Metric(
     "trierarch_gateway_retries_total",
     "counter",

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from trierarch.core.errors import Unavailable
 from trierarch.core.identifiers import ModelName, ReplicaId, VariantName
+from trierarch.core.objectives import LatencyPromise
 from trierarch.core.replicas import ReplicaEndpoint, ReplicaState
 from trierarch.gateway.replicas import TimedAdmission
 
@@ -19,6 +20,7 @@ class StaticReplicaSource:
         is_available: False makes the next question fail.
         models: Models that exist even without a replica.
         admissions: What the autoscaler says of models' lanes.
+        promises: Latency objectives of models.
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class StaticReplicaSource:
         self.is_available = True
         self.models = frozenset(ModelName(model) for model in models)
         self.admissions: dict[ModelName, TimedAdmission] = {}
+        self.promises: dict[ModelName, LatencyPromise] = {}
 
     async def replicas(self) -> Sequence[ReplicaEndpoint]:
         """Return the list.

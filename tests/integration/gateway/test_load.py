@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,8 +12,10 @@ import httpx
 import openai
 import pytest
 
+from trierarch.core.objectives import LatencyPromise
 from trierarch.core.replicas import ReplicaState
 from trierarch.core.usage import Outcome
+from trierarch.routing.waiting_queue import longest_wait_seconds
 from trierarch.settings.gateway import GatewaySettings
 from trierarch.testing.local_gateway import TEST_KEY, LocalGateway
 from trierarch.testing.replica_source import ready_replica
@@ -113,6 +116,32 @@ def test_what_does_not_fit_waits_at_the_gateway_in_order_of_tier() -> None:
         order = [record.tier.value for record in gateway.usage.records]
         assert order == ["default", "priority", "default", "flex"]
         assert signals(gateway)["queue_wait_seconds_p95"] > 0.5
+
+
+def test_under_overload_a_fresh_request_goes_before_those_that_are_late_anyway(
+    engine: EngineProcess,
+) -> None:
+    starting = ready_replica(engine.port, state=ReplicaState.STARTING)
+    with (
+        LocalGateway([starting], settings(max_ongoing_requests_per_replica=1)) as gateway,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        promise = LatencyPromise(ttft_seconds=3.0)
+        gateway.replica_source.promises = {starting.model: promise}
+        waiting = []
+        for tokens in (2, 3):
+            waiting.append(pool.submit(post, gateway, max_tokens=tokens))
+            wait_until(lambda: signals(gateway)["waiting"]["default"] == len(waiting))
+        time.sleep(longest_wait_seconds(promise.ttft_seconds) + 0.1)
+        waiting.append(pool.submit(post, gateway, max_tokens=4))
+        wait_until(lambda: signals(gateway)["waiting"]["default"] == 3)
+        gateway.replica_source.set_state(starting.replica_id, ReplicaState.READY)
+        assert [one.result(10).status_code for one in waiting] == [200] * 3
+        order = [record.tokens.output_tokens for record in gateway.usage.records]
+        assert order == [4, 2, 3]
+        metrics = httpx.get(gateway.admin_url + "/metrics").text
+        labels = 'model="simulated",tier="default"'
+        assert f"trierarch_gateway_relegated_total{{{labels}}} 2.0" in metrics
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:

@@ -10,6 +10,7 @@ import pytest
 from trierarch.core.admission import OPEN, Admission
 from trierarch.core.clock import ManualClock
 from trierarch.core.identifiers import ReplicaId
+from trierarch.core.objectives import LatencyPromise
 from trierarch.core.replicas import ReplicaState
 from trierarch.core.usage import ServiceTier
 from trierarch.gateway.admission.dispatch import ModelDispatcher, Ticket
@@ -30,18 +31,27 @@ class Desk:
     def __init__(self, replicas: int = 1, places: int = 1) -> None:
         self.clock = ManualClock(100.0)
         self.dispatcher = ModelDispatcher(
-            self.clock.monotonic_seconds, max_ongoing_requests=places, max_queued_requests=3
+            self.clock.monotonic_seconds,
+            max_ongoing_requests=places,
+            max_queued_requests=3,
+            note_relegated=self._note_relegated,
         )
+        self.relegated: list[ServiceTier] = []
         self.loads = [ReplicaLoad(ready_replica(n, replica_id=f"r{n}")) for n in range(replicas)]
         self.dispatcher.set_replicas(self.loads)
         self.served: list[str] = []
         self.tasks: dict[str, asyncio.Task[ReplicaLoad]] = {}
 
+    def _note_relegated(self, tier: ServiceTier) -> None:
+        self.relegated.append(tier)
+
     def ticket(
         self, tier: ServiceTier = DEFAULT, wait: float = 60.0, held: float | None = None
     ) -> Ticket:
         now = self.clock.monotonic_seconds()
-        return Ticket(tier, 10, now + wait, now + (wait if held is None else held))
+        return Ticket(
+            tier, 10, now + wait, now + (wait if held is None else held), came_seconds=now
+        )
 
     async def queue(
         self,
@@ -52,8 +62,12 @@ class Desk:
         held: float | None = None,
         excluded: set[str] | None = None,
         came_before: bool = False,
+        came_ago: float = 0.0,
+        priority: int = 0,
     ) -> asyncio.Task[ReplicaLoad]:
         ticket = self.ticket(tier, wait, held)
+        ticket.came_seconds -= came_ago
+        ticket.priority = priority
         ticket.excluded = {ReplicaId(one) for one in excluded or ()}
 
         async def run() -> ReplicaLoad:
@@ -286,3 +300,99 @@ async def test_a_replica_that_left_the_list_still_counts_until_its_requests_end(
     desk.leave(load)
     assert desk.dispatcher.ongoing_requests == 0
     assert desk.dispatcher.outstanding_tokens == 0
+
+
+class TestLateRequests:
+    """A time to first token of 2 s is promised, of which 1 s may pass in line."""
+
+    async def order(self, desk: Desk, load: ReplicaLoad) -> list[str]:
+        """Serve everybody who waits, one after the other."""
+        for _ in range(len(desk.dispatcher.queue)):
+            desk.leave(load)
+            await desk.settle()
+        return desk.served
+
+    def full_desk(self, ttft_seconds: float | None = 2.0) -> tuple[Desk, ReplicaLoad]:
+        desk = Desk()
+        desk.dispatcher.promise = LatencyPromise(ttft_seconds=ttft_seconds)
+        return desk, desk.take()
+
+    async def test_who_can_be_in_time_goes_before_who_cannot(self) -> None:
+        desk, load = self.full_desk()
+        await desk.queue("late-1")
+        await desk.queue("late-2")
+        desk.clock.advance(1.1)
+        await desk.queue("fresh")
+        assert await self.order(desk, load) == ["fresh", "late-1", "late-2"]
+        assert desk.relegated == [DEFAULT, DEFAULT]
+
+    async def test_a_wait_of_half_the_promise_is_not_late(self) -> None:
+        desk, load = self.full_desk()
+        await desk.queue("first")
+        desk.clock.advance(1.0)
+        await desk.queue("second")
+        assert await self.order(desk, load) == ["first", "second"]
+        assert desk.relegated == []
+
+    @pytest.mark.parametrize("ttft_seconds", [None, 200.0], ids=["no-promise", "a-long-one"])
+    async def test_who_is_not_late_is_served_in_order(self, ttft_seconds: float | None) -> None:
+        desk, load = self.full_desk(ttft_seconds)
+        await desk.queue("first")
+        desk.clock.advance(50.0)
+        await desk.queue("second")
+        assert await self.order(desk, load) == ["first", "second"]
+
+    async def test_without_an_objective_nobody_is_late(self) -> None:
+        desk, load = self.full_desk()
+        desk.dispatcher.promise = None
+        await desk.queue("first")
+        desk.clock.advance(50.0)
+        await desk.queue("second")
+        assert await self.order(desk, load) == ["first", "second"]
+
+    async def test_tiers_and_priorities_stay_strict(self) -> None:
+        desk, load = self.full_desk()
+        await desk.queue("late-flex", FLEX)
+        await desk.queue("late-default")
+        await desk.queue("late-important", priority=1)
+        await desk.queue("late-priority", PRIORITY)
+        desk.clock.advance(5.0)
+        await desk.queue("flex", FLEX)
+        await desk.queue("default")
+        assert await self.order(desk, load) == [
+            "late-priority",
+            "late-important",
+            "default",
+            "late-default",
+            "late-flex",
+            "flex",
+        ]
+        assert sorted(desk.relegated) == [DEFAULT, DEFAULT, PRIORITY]
+
+    async def test_a_request_that_lost_its_place_keeps_it_while_it_can_be_in_time(self) -> None:
+        desk, load = self.full_desk()
+        await desk.queue("waits")
+        await desk.queue("again", came_before=True, came_ago=0.5)
+        assert await self.order(desk, load) == ["again", "waits"]
+
+    async def test_a_late_one_that_lost_its_place_is_first_of_the_late(self) -> None:
+        desk, load = self.full_desk()
+        await desk.queue("late", came_ago=2.0)
+        await desk.queue("fresh")
+        await desk.queue("again", came_before=True, came_ago=3.0)
+        assert await self.order(desk, load) == ["fresh", "again", "late"]
+        assert desk.relegated == [DEFAULT, DEFAULT]
+
+    async def test_a_request_whose_first_token_is_out_is_not_late(self) -> None:
+        desk, load = self.full_desk()
+        await desk.queue("fresh")
+        await desk.queue("answering", came_before=True, came_ago=-float("inf"))
+        assert await self.order(desk, load) == ["answering", "fresh"]
+
+    async def test_late_requests_wait_no_longer_than_others(self) -> None:
+        desk, _ = self.full_desk()
+        task = await desk.queue("late", wait=0.01, came_ago=5.0)
+        with pytest.raises(GatewayError) as caught:
+            await task
+        assert caught.value.code == "queue_timeout"
+        assert len(desk.dispatcher.queue) == 0

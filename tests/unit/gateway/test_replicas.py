@@ -161,9 +161,23 @@ async def test_objectives_are_handed_on_with_every_list() -> None:
         source, CLOCK, lambda _model: pytest.fail("no model is named"), (), heard.append
     )
     source.endpoints = []
-    source.promises = {ModelName("m"): LatencyPromise(ttft_seconds=1.0)}  # type: ignore[attr-defined]
+    source.promises = {ModelName("m"): LatencyPromise(ttft_seconds=1.0)}
     await known.refresh()
     assert heard == [{"m": LatencyPromise(ttft_seconds=1.0)}]
+
+
+@pytest.mark.asyncio
+async def test_the_queue_of_a_model_knows_its_objective_from_the_first_list_on() -> None:
+    source = StaticReplicaSource([ready_replica(1, model="m")])
+    source.promises = {ModelName("m"): LatencyPromise(ttft_seconds=1.0)}
+    known = directory(source)
+    await known.refresh()
+    dispatcher = known.dispatcher_of(ModelName("m"))
+    assert dispatcher is not None
+    assert dispatcher.promise == LatencyPromise(ttft_seconds=1.0)
+    source.promises = {}
+    await known.refresh()
+    assert dispatcher.promise is None
 
 
 @pytest.mark.asyncio

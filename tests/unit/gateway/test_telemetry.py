@@ -37,6 +37,7 @@ def test_a_request_is_found_again() -> None:
     metrics.count_retry(MODEL, FailureKind.CONNECT)
     metrics.count_dropped("spans", 3)
     metrics.count_shed(MODEL, ServiceTier.FLEX)
+    metrics.count_relegated(MODEL, ServiceTier.DEFAULT)
     metrics.watch(
         lambda: {MODEL: {ServiceTier.FLEX: 5}},
         lambda: {MODEL: 6},
@@ -68,6 +69,7 @@ def test_a_request_is_found_again() -> None:
     assert value("trierarch_gateway_retries_total", model=MODEL, reason="ConnectFailed") == 1
     assert value("trierarch_gateway_flex_lane_open", model=MODEL) == 0
     assert value("trierarch_gateway_shed_requests_total", model=MODEL, tier="flex") == 1
+    assert value("trierarch_gateway_relegated_total", model=MODEL, tier="default") == 1
     assert value("trierarch_gateway_replica_list_age_seconds") == 1.5
     assert value("trierarch_gateway_telemetry_dropped_total", reason="spans") == 3
 

@@ -4,7 +4,8 @@ Replicas take a bounded number of requests; the rest waits here, ordered by
 tier, because what waits inside an engine can neither be reordered nor moved to
 a replica that has just become ready, and because the autoscaler scales on this
 queue. The queue is looked at whenever something may have changed: a request
-ended, the replica list changed, an ejection ran out.
+ended, the replica list changed, an ejection ran out. Who has waited too long to
+be answered as promised then goes behind those of the same tier who can be.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from collections.abc import Callable, Iterable, Mapping
 
 from trierarch.core.admission import OPEN, Admission
 from trierarch.core.identifiers import ReplicaId
+from trierarch.core.objectives import LatencyPromise
 from trierarch.core.replicas import ReplicaState
 from trierarch.core.usage import ServiceTier
 from trierarch.gateway.errors import GatewayError
 from trierarch.routing.ejection import HEALTHY, FailureKind, after_failure
 from trierarch.routing.replica_selection import ReplicaLoad, choose_replica
-from trierarch.routing.waiting_queue import TIER_ORDER, WaitingQueue
+from trierarch.routing.waiting_queue import TIER_ORDER, WaitingQueue, longest_wait_seconds
 
 
 class Ticket:
@@ -34,12 +36,17 @@ class Ticket:
         deadline_seconds: Monotonic time until which it may wait, over all its attempts.
         release_seconds: Monotonic time from which a closed lane holds it no longer.
         priority: Of its tenant; higher goes first inside its tier.
+        came_seconds: Monotonic time at which it came; infinite once its first token is out, which
+            can be late no longer.
+        is_relegated: It has been put behind those that can be in time.
     """
 
     __slots__ = (
+        "came_seconds",
         "deadline_seconds",
         "excluded",
         "future",
+        "is_relegated",
         "priority",
         "release_seconds",
         "tier",
@@ -54,6 +61,8 @@ class Ticket:
         deadline_seconds: float,
         release_seconds: float = -math.inf,
         priority: int = 0,
+        *,
+        came_seconds: float,
     ) -> None:
         self.tier = tier
         self.tokens = tokens
@@ -61,6 +70,8 @@ class Ticket:
         self.deadline_seconds = deadline_seconds
         self.release_seconds = release_seconds
         self.priority = priority
+        self.came_seconds = came_seconds
+        self.is_relegated = False
         self.future: asyncio.Future[ReplicaLoad] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -72,9 +83,11 @@ class ModelDispatcher:
         monotonic_seconds: Clock.
         max_ongoing_requests: Per replica.
         max_queued_requests: Of this model: flex requests, and all others together.
+        note_relegated: Called for each request that goes behind those that can be in time.
 
     Attributes:
         admission: What the autoscaler says of the lanes.
+        promise: The model's latency objective; None leaves requests in order of arrival.
         queue: Requests that wait.
         loads: The model's replicas.
         ongoing_requests: Requests at replicas, those that drain or have left the list included.
@@ -88,13 +101,16 @@ class ModelDispatcher:
         *,
         max_ongoing_requests: int,
         max_queued_requests: int,
+        note_relegated: Callable[[ServiceTier], None] = lambda _tier: None,
     ) -> None:
         self._monotonic_seconds = monotonic_seconds
         self._max_ongoing_requests = max_ongoing_requests
         self._max_queued_requests = max_queued_requests
+        self._note_relegated = note_relegated
         self._turn = itertools.count()
         self._wake: asyncio.TimerHandle | None = None
         self.admission = OPEN
+        self.promise: LatencyPromise | None = None
         self.queue: WaitingQueue[Ticket] = WaitingQueue()
         self.loads: list[ReplicaLoad] = []
         self.ongoing_requests = 0
@@ -149,7 +165,8 @@ class ModelDispatcher:
 
         Args:
             ticket: The claim.
-            came_before: The request had a place and lost it; it goes to the front of its tier.
+            came_before: The request had a place and lost it; it goes to the front of its tier, or
+                of those that are late if it is one of them.
             timeout_error: What to raise when its time is over.
 
         Raises:
@@ -160,7 +177,12 @@ class ModelDispatcher:
         ticket.future = future
         if came_before:
             ticket.release_seconds = -math.inf
-            self.queue.put_back(ticket, ticket.tier, ticket.tokens, ticket.priority)
+            is_late = self._is_late(ticket, self._latest_arrival_seconds())
+            if is_late:
+                self._count_relegated(ticket)
+            self.queue.put_back(
+                ticket, ticket.tier, ticket.tokens, ticket.priority, is_late=is_late
+            )
         else:
             self.queue.append(ticket, ticket.tier, ticket.tokens, ticket.priority)
 
@@ -197,8 +219,31 @@ class ModelDispatcher:
         load.outstanding_tokens -= tokens
         self.outstanding_tokens -= tokens
 
+    def _latest_arrival_seconds(self) -> float:
+        """Return the monotonic time before which a waiting request came too early to be in time."""
+        promised = None if self.promise is None else self.promise.ttft_seconds
+        return self._monotonic_seconds() - longest_wait_seconds(promised)
+
+    @staticmethod
+    def _is_late(ticket: Ticket, latest_arrival_seconds: float) -> bool:
+        return ticket.tier is not ServiceTier.FLEX and ticket.came_seconds < latest_arrival_seconds
+
+    def _count_relegated(self, ticket: Ticket) -> None:
+        if not ticket.is_relegated:
+            ticket.is_relegated = True
+            self._note_relegated(ticket.tier)
+
+    def _relegate(self) -> None:
+        """Let those who cannot be answered as promised wait for those who can be."""
+        if self.promise is None or not len(self.queue):
+            return
+        latest_seconds = self._latest_arrival_seconds()
+        for ticket in self.queue.relegate(lambda one: self._is_late(one, latest_seconds)):
+            self._count_relegated(ticket)
+
     def pump(self) -> None:
         """Hand out every place that somebody can use."""
+        self._relegate()
         while len(self.queue):
             placed: ReplicaLoad | None = None
             chosen: Ticket | None = None
