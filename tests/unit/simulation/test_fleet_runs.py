@@ -258,6 +258,48 @@ def test_the_gateway_serves_priority_then_default_then_flex() -> None:
     assert list(order) == [0, 3, 2, 1]
 
 
+def test_who_can_no_longer_be_in_time_waits_for_those_who_can() -> None:
+    trace = requests([0.0, 0.1, 0.2, 1.5], 1, 100)
+    order = {
+        late_last: np.argsort(
+            run(fleet(service(), late_requests_last=late_last), trace).requests["dispatch_seconds"]
+        ).tolist()
+        for late_last in (False, True)
+    }
+    assert order == {False: [0, 1, 2, 3], True: [0, 1, 3, 2]}
+
+
+def test_late_requests_stay_inside_their_tier_and_flex_keeps_its_order() -> None:
+    tiers = [Tier.DEFAULT, Tier.FLEX, Tier.DEFAULT, Tier.PRIORITY, Tier.DEFAULT, Tier.FLEX]
+    result = run(fleet(service()), requests([0.0, 0.1, 0.2, 0.3, 2.6, 2.7], 1, 300, tiers))
+    order = np.argsort(result.requests["dispatch_seconds"], kind="stable")
+    assert order.tolist() == [0, 3, 2, 4, 1, 5]
+
+
+def test_an_overloaded_replica_still_answers_what_it_can_in_time() -> None:
+    # One second of work for a seat arrives in every 0.8 s, for ten minutes.
+    trace = requests(np.arange(0, 600, 0.8), 1, 100)
+    first_come, late_last = (
+        summarize(run(fleet(service(), late_requests_last=last), trace)).slo_attainment.ttft
+        for last in (False, True)
+    )
+    assert first_come < 0.02
+    assert late_last > 0.75
+
+
+def test_late_requests_that_start_again_are_the_first_of_the_late() -> None:
+    setup = spot_fleet(0.0)
+    model = dataclasses.replace(setup.variants[0].service, maximum_requests=1)
+    setup = dataclasses.replace(
+        setup, variants=(dataclasses.replace(setup.variants[0], service=model),)
+    )
+    # Both replicas are lost in their first prompt, while a late request waits.
+    result = run(setup, requests([10.0, 10.1, 11.0], [4_000_000, 4_000_000, 10], 10))
+    assert result.requests["restarts"].tolist() == [1, 1, 0]
+    first_token = result.requests["first_token_seconds"]
+    assert first_token[:2].max() < first_token[2]
+
+
 def test_a_closed_flex_lane_starts_nothing_until_it_opens() -> None:
     tiers = [Tier.DEFAULT, Tier.FLEX, Tier.DEFAULT, Tier.FLEX]
     trace = requests([0.0, 1.0, 2.0, 3.0], 1, 100, tiers)

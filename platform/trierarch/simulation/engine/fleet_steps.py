@@ -2,7 +2,8 @@
 
 A request goes to the ready replica with the least outstanding tokens that has
 room for it; otherwise it waits at the gateway, where a replica that becomes
-ready later can still take it. Flex requests start only when no other request
+ready later can still take it. Who has waited too long to be in time goes behind those of
+its tier who still can be. Flex requests start only when no other request
 waits, leave seats free, and on a replica that also serves interactive requests
 their prompts take only a share of its time, or every decode step would wait for
 them; an interactive request may take a flex request's place. While the policy keeps
@@ -20,7 +21,9 @@ from trierarch.simulation.engine.heaps import schedule_event
 from trierarch.simulation.engine.queues import (
     accept,
     expire,
+    first_queued,
     queue_front,
+    relegate,
     take_prefilling,
     take_waiting,
     unqueue,
@@ -138,7 +141,9 @@ def dispatch(engine: Engine, now_seconds: float, busy_slot: int) -> None:
             tier = 2
         if tier == NONE:
             return
-        slot = route(engine, engine.lanes[tier]["head"], now_seconds)
+        if tier != FLEX:
+            relegate(engine, tier, now_seconds)
+        slot = route(engine, first_queued(engine, tier), now_seconds)
         if slot == NONE:
             return
         hand_over(engine, slot, unqueue(engine, tier), now_seconds)
@@ -194,11 +199,9 @@ def advance(engine: Engine, until_seconds: float, is_open: bool) -> None:
             continue
         gateway["next_arrival"] += 1
         tier = engine.requests[index]["tier"]
-        ahead = engine.lanes[0]["queued"]
-        if tier > 0:
-            ahead += engine.lanes[1]["queued"]
-        if tier > 1:
-            ahead += engine.lanes[2]["queued"]
+        ahead = engine.lanes[tier]["queued"] - engine.lanes[tier]["relegated"]
+        for higher in range(tier):
+            ahead += engine.lanes[higher]["queued"]
         # A queue that stands is blocked until a replica gets room; nothing new to try.
         if accept(engine, index) and ahead == 0:
             dispatch(engine, arrival_seconds, NONE)

@@ -1,6 +1,12 @@
-"""Waiting lines: the gateway's lanes and each replica's own, linked through the requests."""
+"""Waiting lines: the gateway's lanes and each replica's own, linked through the requests.
+
+A lane of the gateway has two parts, as in ``routing/waiting_queue.py``: requests that can
+still be in time go first, and behind them, relegated, those that have waited too long.
+"""
 
 from __future__ import annotations
+
+import math
 
 from trierarch.simulation.engine.compiled import inner
 from trierarch.simulation.engine.records import (
@@ -23,7 +29,7 @@ def queue_back(engine: Engine, index: int) -> None:
     lane = engine.lanes[request["tier"]]
     request["status"] = QUEUED
     request["next"] = NONE
-    if lane["queued"] == 0:
+    if lane["queued"] == lane["relegated"]:
         lane["head"] = index
     else:
         engine.requests[lane["tail"]]["next"] = index
@@ -40,7 +46,7 @@ def queue_front(engine: Engine, index: int) -> None:
     request["status"] = QUEUED
     request["next"] = lane["head"]
     lane["head"] = index
-    if lane["queued"] == 0:
+    if lane["queued"] == lane["relegated"]:
         request["next"] = NONE
         lane["tail"] = index
     lane["queued"] += 1
@@ -48,19 +54,75 @@ def queue_front(engine: Engine, index: int) -> None:
 
 
 @inner
+def first_queued(engine: Engine, tier: int) -> int:
+    """Return the first request of a lane that has one."""
+    lane = engine.lanes[tier]
+    if lane["queued"] > lane["relegated"]:
+        return int(lane["head"])
+    return int(lane["relegated_head"])
+
+
+@inner
 def unqueue(engine: Engine, tier: int) -> int:
     """Take the first request of a lane."""
     lane = engine.lanes[tier]
+    if lane["queued"] == lane["relegated"]:
+        return _unqueue_relegated(engine, tier)
     index = lane["head"]
     request = engine.requests[index]
     lane["head"] = request["next"]
     lane["queued"] -= 1
     lane["queued_input_tokens"] -= request["input_tokens"]
-    if lane["queued"] == 0:
+    if lane["queued"] == lane["relegated"]:
         lane["head"] = NONE
         lane["tail"] = NONE
     request["next"] = NONE
     return int(index)
+
+
+@inner
+def _unqueue_relegated(engine: Engine, tier: int) -> int:
+    lane = engine.lanes[tier]
+    index = lane["relegated_head"]
+    request = engine.requests[index]
+    lane["relegated_head"] = request["next"]
+    lane["queued"] -= 1
+    lane["relegated"] -= 1
+    lane["queued_input_tokens"] -= request["input_tokens"]
+    if lane["relegated"] == 0:
+        lane["relegated_head"] = NONE
+        lane["relegated_tail"] = NONE
+    request["next"] = NONE
+    return int(index)
+
+
+@inner
+def relegate(engine: Engine, tier: int, now_seconds: float) -> None:
+    """Put those at the front of a lane who can no longer be in time behind those who can.
+
+    Requests that start again had their turn before the others, among the late ones too; with a
+    first token they are late no longer.
+    """
+    lane = engine.lanes[tier]
+    limit = engine.gateway[0]["longest_wait_seconds"]
+    while lane["queued"] > lane["relegated"]:
+        request = engine.requests[lane["head"]]
+        is_late = now_seconds - request["arrival_seconds"] > limit
+        if not is_late or not math.isnan(request["first_token_seconds"]):
+            return
+        index = unqueue(engine, tier)
+        if lane["relegated"] == 0:
+            lane["relegated_head"] = index
+            lane["relegated_tail"] = index
+        elif request["restarts"] > 0:
+            request["next"] = lane["relegated_head"]
+            lane["relegated_head"] = index
+        else:
+            engine.requests[lane["relegated_tail"]]["next"] = index
+            lane["relegated_tail"] = index
+        lane["queued"] += 1
+        lane["relegated"] += 1
+        lane["queued_input_tokens"] += request["input_tokens"]
 
 
 @inner
@@ -75,15 +137,21 @@ def lose(engine: Engine, index: int, reason: int) -> None:
 @inner
 def expire(engine: Engine, now_seconds: float) -> None:
     """Lose interactive requests that have waited too long without ever starting."""
-    limit = engine.gateway[0]["queue_timeout_seconds"]
     for tier in range(2):
         lane = engine.lanes[tier]
-        while lane["queued"] > 0:
-            request = engine.requests[lane["head"]]
-            started = request["restarts"] > 0
-            if started or now_seconds - request["arrival_seconds"] <= limit:
-                break
+        while lane["relegated"] > 0 and _has_expired(engine, lane["relegated_head"], now_seconds):
+            lose(engine, _unqueue_relegated(engine, tier), QUEUE_TIMEOUT)
+        while lane["queued"] > lane["relegated"] and _has_expired(
+            engine, lane["head"], now_seconds
+        ):
             lose(engine, unqueue(engine, tier), QUEUE_TIMEOUT)
+
+
+@inner
+def _has_expired(engine: Engine, index: int, now_seconds: float) -> bool:
+    request = engine.requests[index]
+    waited = now_seconds - request["arrival_seconds"]
+    return bool(request["restarts"] == 0 and waited > engine.gateway[0]["queue_timeout_seconds"])
 
 
 @inner

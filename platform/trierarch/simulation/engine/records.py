@@ -125,6 +125,7 @@ GATEWAY = np.dtype(
         ("expected_output_tokens", "f8"),
         ("ttft_limit_seconds", "f8"),
         ("tpot_limit_seconds", "f8"),
+        ("longest_wait_seconds", "f8"),
         ("next_arrival", "i8"),
         ("queue_limit", "i8"),
         ("maximum_run_steps", "i8"),
@@ -149,9 +150,12 @@ LANE = np.dtype(
         ("lost", "i8"),
         ("queued", "i8"),
         ("queued_input_tokens", "i8"),
+        ("relegated", "i8"),
         ("is_shed", "i8"),
         ("head", "i4"),
         ("tail", "i4"),
+        ("relegated_head", "i4"),
+        ("relegated_tail", "i4"),
     ]
 )
 
@@ -191,6 +195,7 @@ def allocate(
     maximum_run_steps: int,
     ttft_limit_seconds: float = np.inf,
     tpot_limit_seconds: float = np.inf,
+    longest_wait_seconds: float = np.inf,
 ) -> Engine:
     """Return an engine at time 0 with empty replicas.
 
@@ -207,6 +212,7 @@ def allocate(
         maximum_run_steps: Longest run of steps advanced at once.
         ttft_limit_seconds: What is counted as late.
         tpot_limit_seconds: What is counted as missed, beside what is late.
+        longest_wait_seconds: Who has waited longer for a first token goes last in its lane.
     """
     count = len(arrivals["arrival_seconds"])
     requests = np.zeros(count, REQUEST)
@@ -228,11 +234,13 @@ def allocate(
     gateway["maximum_run_steps"] = maximum_run_steps
     gateway["ttft_limit_seconds"] = ttft_limit_seconds
     gateway["tpot_limit_seconds"] = tpot_limit_seconds
+    gateway["longest_wait_seconds"] = longest_wait_seconds
     gateway["block_tokens"] = block_tokens
     gateway["flex_open"] = 1
     gateway["largest_kv_tokens"] = variants["kv_limit_tokens"].max()
     lanes = np.zeros(TIERS, LANE)
-    lanes["head"] = lanes["tail"] = NONE
+    for name in ("head", "tail", "relegated_head", "relegated_tail"):
+        lanes[name] = NONE
     seats = int(variants["maximum_requests"].max())
     cache_blocks = int(variants["cache_blocks"].max()) if len(block_ids) else 1
     return Engine(

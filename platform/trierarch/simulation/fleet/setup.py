@@ -165,6 +165,8 @@ class FleetSetup:
         flex_deadline_seconds: A flex request must end this long after it arrived, and before
             the window closes: work may be moved inside the window, not out of it.
         tail_seconds: Length of the window after the last arrival.
+        late_requests_last: Requests that can no longer be in time wait for those that can, as at
+            our gateway; False answers each lane in order of arrival.
     """
 
     name: str
@@ -178,6 +180,7 @@ class FleetSetup:
     queue_timeout_seconds: float = 600.0
     flex_deadline_seconds: float = 86_400.0
     tail_seconds: float = 300.0
+    late_requests_last: bool = True
 
     def __post_init__(self) -> None:
         if not self.variants:

@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from trierarch.core.admission import OPEN, Admission
+from trierarch.routing.waiting_queue import longest_wait_seconds
 from trierarch.simulation.engine import fleet_steps
 from trierarch.simulation.engine.records import Engine, Records, allocate
 from trierarch.simulation.fleet import spot_market
@@ -325,4 +326,7 @@ def _allocate(
         maximum_run_steps=maximum_run_steps,
         ttft_limit_seconds=setup.objective.ttft_seconds,
         tpot_limit_seconds=setup.objective.tpot_seconds,
+        longest_wait_seconds=longest_wait_seconds(
+            setup.objective.ttft_seconds if setup.late_requests_last else None
+        ),
     )
