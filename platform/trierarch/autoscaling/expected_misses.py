@@ -38,8 +38,9 @@ ERROR_RATE = 1.0 / 150.0
 PRIOR_LOG_ERRORS = ((-0.18, 0.1), (-0.12, 0.2), (0.0, 0.4), (0.12, 0.2), (0.18, 0.1))
 """Logarithms of deviations and their shares, before any is known."""
 
-USUAL_CAUTION = 2.0
-"""Multiple of the price of a miss to begin with: curves are flatter than where they saturate."""
+USUAL_CAUTION = 1.5
+"""Multiple of the price of a miss to begin with: curves are flatter than where they saturate. The
+least at which fleets that gateways help in a surge keep the objective while they learn."""
 
 LEAST_ERROR_SHARE = 1e-4
 
