@@ -19,7 +19,7 @@ from tests.e2e.clients import Clients
 from tests.e2e.disturbances import (
     QUESTION,
     expect_a_balanced_ledger,
-    expect_a_dead_node_to_cost_its_streams_only,
+    expect_a_dead_node_to_cost_no_answer,
     expect_a_kill_to_cost_no_answer,
 )
 from tests.e2e.disturbances import TENANT as CLIENTS
@@ -109,7 +109,7 @@ def test_a_release_serves_a_model_lives_and_leaves(
 def expect_a_life_under_load(release: Release, key: str) -> None:
     """Break and change what clients use, one thing after the other."""
     with Clients(release.url, key, QUESTION, 2) as clients:
-        expect_a_dead_node_to_cost_its_streams_only(release, clients)
+        expect_a_dead_node_to_cost_no_answer(release, clients)
 
         def kill_each() -> None:
             for component in ("operator", "postgresql", "gateway"):

@@ -144,12 +144,17 @@ GATEWAY = Dashboard(
             (
                 (_rate_by(names.GATEWAY_RETRIES, "model, reason"), "retry {{model}} {{reason}}"),
                 (
+                    _rate_by(names.GATEWAY_CONTINUATIONS, "model, reason"),
+                    "went on elsewhere {{model}} {{reason}}",
+                ),
+                (
                     _rate_by(names.GATEWAY_TELEMETRY_DROPPED, "reason", ""),
                     "dropped {{reason}}",
                 ),
                 (f"max({names.GATEWAY_REPLICA_LIST_AGE.name})", "age of the replica list (s)"),
             ),
-            "Attempts repeated on another replica, telemetry given up, a list that is not read.",
+            "Attempts repeated and streams continued on another replica, telemetry given up,"
+            " a list that is not read.",
         ),
     ),
 )

@@ -28,7 +28,12 @@ class Outcome(StrEnum):
     SHED = "shed"
     """Refused before it reached an engine; charged nothing."""
     MIGRATED = "migrated"
-    """Moved to another replica after its first byte."""
+    """Completed, but begun on a replica that was lost after the first byte."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the client has the whole answer."""
+        return self in (Outcome.COMPLETED, Outcome.MIGRATED)
 
 
 class ServiceTier(StrEnum):

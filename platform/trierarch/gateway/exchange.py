@@ -2,7 +2,8 @@
 
 The walk: read the body, check model and limits, get a place at a replica, pass
 the answer through, account it. An attempt that fails before the client saw a
-byte goes to another replica. However the walk ends, an admitted request is
+byte goes to another replica, and so does the rest of a stream whose replica is
+lost. However the walk ends, an admitted request is
 accounted exactly once.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ from trierarch.cost.budgets import TenantTerms
 from trierarch.gateway.admission.authenticate import check_model_allowed
 from trierarch.gateway.admission.dispatch import ModelDispatcher, Ticket
 from trierarch.gateway.admission.limits import KeyLimits, limit_headers
+from trierarch.gateway.continuation import Continuation, SentText, plan_continuation
 from trierarch.gateway.endpoints.endpoint import (
     GenerationEndpoint,
     GenerationRequest,
@@ -62,7 +65,7 @@ FLEX_RELEASE_RATIO = 0.25
 
 
 class Exchange:
-    """Answers one request; implements ``ResponseProducer`` and ``RelayOwner``."""
+    """Answers one request; a ``ResponseProducer`` and ``RelayOwner``."""
 
     def __init__(
         self,
@@ -80,7 +83,10 @@ class Exchange:
         self._limits: KeyLimits | None = None
         self._client_left = False
         self._upstream: UpstreamConnection | None = None
+        self._is_paused = False
         self._relay: Relay | None = None
+        self._sent: SentText | None = None
+        self._continuation: Continuation | None = None
         self._place: tuple[ModelDispatcher, ReplicaLoad] | None = None
         self._place_tokens = 0
         self._begun: TenantId | None = None
@@ -99,11 +105,13 @@ class Exchange:
 
     def pause(self) -> None:
         """Stop reading from the replica."""
+        self._is_paused = True
         if self._upstream is not None:
             self._upstream.pause()
 
     def resume(self) -> None:
         """Read on."""
+        self._is_paused = False
         if self._upstream is not None:
             self._upstream.resume()
 
@@ -122,7 +130,7 @@ class Exchange:
         except asyncio.CancelledError:
             self._drop_upstream()
             if not self._client_left:
-                self._shut_down()
+                self._refuse(shutting_down())
                 raise
             tokens = self._relay.meter.tokens_so_far() if self._relay is not None else None
             self._account.end(Outcome.ABORTED, 499, tokens, code="client_closed_request")
@@ -138,8 +146,7 @@ class Exchange:
             self._give_back()
 
     async def _answer_here(self, endpoint: LocalEndpoint) -> None:
-        key = self._account.key
-        name = self._request.path[len(endpoint.path) :]
+        key, name = self._account.key, self._request.path[len(endpoint.path) :]
         answer = await endpoint.answer(self._gateway, key, name)
         self._limits = self._gateway.limits_of(key)
         headers = self._answer_headers()
@@ -219,21 +226,15 @@ class Exchange:
 
     def _new_ticket(self, call: GenerationRequest, priority: int) -> Ticket:
         settings, came_seconds = self._gateway.settings, self._request.received_seconds
-        if call.tier is not ServiceTier.FLEX:
-            deadline_seconds = came_seconds + settings.queue_timeout_seconds
-            return Ticket(
-                call.tier,
-                self._place_tokens,
-                deadline_seconds,
-                priority=priority,
-                came_seconds=came_seconds,
-            )
-        patience_seconds = settings.flex_queue_timeout_seconds
+        patience_seconds, release_seconds = settings.queue_timeout_seconds, -math.inf
+        if call.tier is ServiceTier.FLEX:
+            patience_seconds = settings.flex_queue_timeout_seconds
+            release_seconds = came_seconds + (1.0 - FLEX_RELEASE_RATIO) * patience_seconds
         return Ticket(
             call.tier,
             self._place_tokens,
             came_seconds + patience_seconds,
-            came_seconds + (1.0 - FLEX_RELEASE_RATIO) * patience_seconds,
+            release_seconds,
             priority,
             came_seconds=came_seconds,
         )
@@ -271,6 +272,7 @@ class Exchange:
         load: ReplicaLoad,
     ) -> None:
         settings = self._gateway.settings
+        self._sent = SentText() if call.is_one_text else None
         while True:
             self._place = (dispatcher, load)
             self._place_tokens = ticket.tokens
@@ -287,17 +289,42 @@ class Exchange:
             dispatcher.note_failure(load, failure.kind)
             ticket.excluded.add(load.endpoint.replica_id)
             self._leave_place()
+            is_cut = self._relay is not None and self._relay.is_cut
             verdict = decide_retry(
                 failure.kind,
                 failed_attempts=self._account.attempts,
                 max_attempts=settings.max_attempts,
                 other_replica_ready=dispatcher.has_other_ready(ticket.excluded),
-                bytes_sent_to_client=False,
+                is_over=is_cut and not self._can_go_on(call),
             )
+            how = "The engine's answer broke off" if is_cut else "The engine failed"
+            error = upstream_error(f"{how}: {failure}.")
             if verdict is RetryVerdict.GIVE_UP:
-                raise upstream_error(f"The engine failed: {failure}.")
-            self._gateway.metrics.count_retry(call.model, failure.kind)
-            load = await self._wait(dispatcher, ticket, call, came_before=True)
+                raise error
+            if is_cut:
+                self._gateway.metrics.count_continuation(call.model, failure.kind)
+                now_seconds = self._gateway.clock.monotonic_seconds()
+                ticket.deadline_seconds = now_seconds + settings.queue_timeout_seconds
+                ticket.came_seconds = math.inf
+            else:
+                self._gateway.metrics.count_retry(call.model, failure.kind)
+            try:
+                load = await self._wait(dispatcher, ticket, call, came_before=True)
+            except GatewayError:
+                if is_cut:  # what waiting is like tells nothing to a client that has a part
+                    raise error from None
+                raise
+
+    def _can_go_on(self, call: GenerationRequest) -> bool:
+        """Prepare to have a cut stream continued; return whether that is possible."""
+        endpoint, relay = self._endpoint, self._relay
+        if relay is None or self._sent is None or isinstance(endpoint, LocalEndpoint):
+            return False
+        tokens = relay.meter.tokens_so_far()
+        self._continuation = plan_continuation(
+            endpoint.go_on, call.upstream_body, self._sent, tokens
+        )
+        return self._continuation is not None
 
     async def _attempt(self, call: GenerationRequest, load: ReplicaLoad) -> UpstreamFailure | None:
         """Try one replica; return None if the client has its answer."""
@@ -326,12 +353,15 @@ class Exchange:
             wants_continuous_usage=call.wants_continuous_usage,
             prompt_count=call.prompt_count,
             choice_count=call.choice_count,
+            before=self._continuation.before if self._continuation else None,
         )
         watch = self._spending.watch(call, self._account.price) if self._spending else None
-        relay = Relay(self, self._client, connection, meter, watch)
+        relay = Relay(self, self._client, connection, meter, watch, self._sent, self._continuation)
         self._upstream, self._relay = connection, relay
         try:
             connection.send(payload, relay)
+            if self._is_paused:
+                connection.pause()
             return await relay.done
         except UpstreamFailure as failure:
             return failure
@@ -353,7 +383,7 @@ class Exchange:
         relay = self._relay
         if relay is None:
             return failure
-        if relay.error is not None and relay.error.status < 500:
+        if relay.error is not None and relay.error.status < 500 and not relay.has_started:
             self._account.forget()
             raise relay.error
         if relay.refusal is not None:
@@ -384,16 +414,17 @@ class Exchange:
         self, call: GenerationRequest, host: str, port: int, span_id: str
     ) -> bytes:
         trace = self._account.trace
+        body = self._continuation.body if self._continuation else call.upstream_body
         tracestate = b"tracestate: " + trace.tracestate + b"\r\n" if trace.tracestate else b""
         head = (
             f"POST {self._endpoint.path} HTTP/1.1\r\n"
             f"host: {f'[{host}]' if ':' in host else host}:{port}\r\n"
             "content-type: application/json\r\n"
-            f"content-length: {len(call.upstream_body)}\r\n"
+            f"content-length: {len(body)}\r\n"
             f"x-request-id: {self._account.request_id}\r\n"
             f"traceparent: {trace.traceparent(span_id)}\r\n"
         )
-        return b"%b%b\r\n%b" % (head.encode(), tracestate, call.upstream_body)
+        return b"%b%b\r\n%b" % (head.encode(), tracestate, body)
 
     # --- RelayOwner -------------------------------------------------------------------
 
@@ -436,6 +467,10 @@ class Exchange:
 
     def _refuse(self, error: GatewayError) -> None:
         """Send an error; whether it was the client's, the queue's or the engine's is accounted."""
+        relay = self._relay
+        if relay is not None and relay.has_started and not relay.has_ended:
+            relay.break_off(error, FailureKind.SERVER_ERROR)
+            return
         outcome = Outcome.FAILED
         if error.code in {"queue_full", "queue_timeout"} and not self._account.attempts:
             outcome = Outcome.SHED
@@ -443,16 +478,8 @@ class Exchange:
             self._limits = self._gateway.limits_of(self._account.key)
         headers = self._answer_headers()
         self._account.end(outcome, error.status, code=error.code)
-        if self._relay is None or not self._relay.has_started:
+        if relay is None or not relay.has_started:
             self._client.respond(error.as_response(headers))
-
-    def _shut_down(self) -> None:
-        """End an answer that has outlived the time for running answers."""
-        relay = self._relay
-        if relay is not None and relay.has_started and not relay.has_ended:
-            relay.break_off(shutting_down(), FailureKind.UNAVAILABLE)
-        else:
-            self._refuse(shutting_down())
 
     def _drop_upstream(self) -> None:
         if self._upstream is not None:

@@ -12,6 +12,9 @@ Rules:
     - aborted (the client left, or its budget was used up): the counts of the last event that
       arrived, charged; an answer that is not streamed has no counts before its end and is charged
       nothing;
+    - migrated (a replica was lost and another one went on): the input once, as the first one
+      counted it, and the output of both. What the last one had of that input in its prefix cache
+      is cached;
     - failed (engine error before or inside the answer): charged nothing;
     - shed (refused after admission: queue full, queue time-out): no tokens, charged nothing.
 """
@@ -107,6 +110,7 @@ class StreamMeter:
         wants_continuous_usage: The client asked for usage in every event.
         prompt_count: Prompts in the request (completions take a list).
         choice_count: Choices per prompt.
+        before: What the parts of this answer used that other replicas have generated.
 
     Attributes:
         is_done: ``[DONE]`` has arrived.
@@ -115,6 +119,7 @@ class StreamMeter:
     """
 
     __slots__ = (
+        "_before",
         "_carry",
         "_choice_count",
         "_keeps_events",
@@ -135,8 +140,10 @@ class StreamMeter:
         wants_continuous_usage: bool,
         prompt_count: int = 1,
         choice_count: int = 1,
+        before: TokenCounts | None = None,
     ) -> None:
         self._price = price
+        self._before = before
         self._wants_usage = wants_usage
         self._keeps_events = wants_continuous_usage
         self._choice_count = choice_count
@@ -212,6 +219,9 @@ class StreamMeter:
         tokens = read_token_counts(usage)
         if tokens is None or not isinstance(usage, dict):
             return event
+        if self._before is not None:
+            tokens = _joined(self._before, tokens)
+            usage = chunk["usage"] = _usage_object(tokens)
         self.final_tokens = tokens
         if not self._wants_usage:
             return b""
@@ -223,7 +233,10 @@ class StreamMeter:
         if self.final_tokens is not None:
             return self.final_tokens
         if self._last_by_choice is None:
-            return _last_usage(self._last_block)
+            tokens = _last_usage(self._last_block)
+            if self._before is None:
+                return tokens
+            return self._before if tokens is None else _joined(self._before, tokens)
         return self._sum_over_choices(self._last_by_choice)
 
     def _sum_over_choices(self, events: Mapping[int, bytes]) -> TokenCounts | None:
@@ -239,6 +252,25 @@ class StreamMeter:
         if not input_by_prompt:
             return None
         return TokenCounts(sum(input_by_prompt.values()), 0, output_tokens, reasoning_tokens)
+
+
+def _joined(before: TokenCounts, rest: TokenCounts) -> TokenCounts:
+    """Return what an answer of two parts used; the first part is input of the second one."""
+    return TokenCounts(
+        before.input_tokens,
+        min(rest.cached_tokens, before.input_tokens),
+        before.output_tokens + rest.output_tokens,
+        before.reasoning_tokens + rest.reasoning_tokens,
+    )
+
+
+def _usage_object(tokens: TokenCounts) -> dict[str, Any]:
+    return {
+        "prompt_tokens": tokens.input_tokens,
+        "total_tokens": tokens.total_tokens,
+        "completion_tokens": tokens.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": tokens.cached_tokens},
+    }
 
 
 def _last_usage(block: bytes) -> TokenCounts | None:

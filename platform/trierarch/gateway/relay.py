@@ -1,7 +1,8 @@
 """One attempt: takes an engine's answer and passes a stream on as it comes.
 
 Nothing is sent to the client before the first whole event is here, so that an
-attempt which fails before it can be repeated elsewhere unseen. The end of a
+attempt which fails before it can be repeated elsewhere unseen. A stream of one text that
+is cut off later is left open, for another attempt to go on with. The end of a
 stream is accounted before its last bytes leave: a client that has read
 ``[DONE]`` finds the request in its usage.
 """
@@ -16,7 +17,8 @@ from typing import Protocol
 
 from trierarch.core.quantities import TokenCounts
 from trierarch.core.usage import Outcome
-from trierarch.gateway.errors import GatewayError, upstream_error
+from trierarch.gateway.continuation import Continuation, SentText
+from trierarch.gateway.errors import GatewayError, from_engine, upstream_error
 from trierarch.gateway.metering import StreamMeter
 from trierarch.gateway.spending import SpendWatch
 from trierarch.gateway.wire.client import UpstreamConnection, UpstreamFailure
@@ -55,6 +57,8 @@ class Relay:
         connection: Brings it.
         meter: Reads a stream.
         watch: Follows what a stream costs, if a budget pays.
+        sent: Gets what is sent of a stream that could go on elsewhere.
+        continuation: What other attempts have begun and this one goes on with.
 
     Attributes:
         status: HTTP status of the engine; 0 until known.
@@ -62,6 +66,7 @@ class Relay:
         meter: Reads the stream.
         has_started: The client has been sent the head of a stream.
         has_ended: The client has been sent everything, or the attempt failed.
+        is_cut: The replica was lost in the middle of a stream, which is open and can go on.
         broke_off: Why a stream ended early after the client had seen a part.
         error: The engine's own error, if it reported one before the client saw a byte.
         refusal: Why the client is answered with an error although the engine answers.
@@ -71,10 +76,12 @@ class Relay:
     __slots__ = (
         "_client",
         "_connection",
+        "_continuation",
         "_held",
         "_held_end",
         "_is_stream",
         "_owner",
+        "_sent",
         "_watch",
         "body",
         "broke_off",
@@ -82,6 +89,7 @@ class Relay:
         "error",
         "has_ended",
         "has_started",
+        "is_cut",
         "meter",
         "refusal",
         "status",
@@ -94,20 +102,25 @@ class Relay:
         connection: UpstreamConnection,
         meter: StreamMeter,
         watch: SpendWatch | None = None,
+        sent: SentText | None = None,
+        continuation: Continuation | None = None,
     ) -> None:
         self._owner = owner
         self._client = client
         self._connection = connection
         self._is_stream = False
         self._watch = watch
+        self._sent = sent
+        self._continuation = continuation
         self._held: list[bytes] | None = None
         self._held_end: Callable[[], None] | None = None
         self.refusal: GatewayError | None = None
         self.status = 0
         self.body = bytearray()
         self.meter = meter
-        self.has_started = False
+        self.has_started = continuation is not None
         self.has_ended = False
+        self.is_cut = False
         self.broke_off: FailureKind | None = None
         self.error: GatewayError | None = None
         self.done: asyncio.Future[UpstreamFailure | None] = (
@@ -125,13 +138,15 @@ class Relay:
         if not self._is_stream:
             self.body += data
             return
-        if self.has_ended:
+        if self.has_ended or self.is_cut:
             return
         if self._held is not None:
             self._held.append(data)
             return
         meter = self.meter
         piece = meter.feed(data)
+        if piece and self._continuation is not None:
+            piece = self._continuation.adapt(piece)
         if meter.error is not None:
             self._engine_failed(meter.error)
         elif piece or meter.is_done:
@@ -145,9 +160,13 @@ class Relay:
 
     def _pass_on(self, piece: bytes) -> None:
         if self.meter.is_done:
-            self._owner.stream_ended(Outcome.COMPLETED, self.meter.tokens_so_far(), "")
+            outcome = Outcome.COMPLETED if self._continuation is None else Outcome.MIGRATED
+            self._owner.stream_ended(outcome, self.meter.tokens_so_far(), "")
             self._end(piece, keep_alive=True)
-        elif self.has_started:
+            return
+        if self._sent is not None:
+            self._sent.add(piece)
+        if self.has_started:
             self._client.send_piece(piece)
         else:
             self._start(piece)
@@ -207,14 +226,17 @@ class Relay:
         self._resolve(None)
 
     def _engine_failed(self, error: GatewayError) -> None:
-        """Handle an error event: hidden if nothing was sent, else the last thing sent."""
+        """Handle an error event: hidden if the request can go on, else the last thing sent."""
         self._connection.close()
-        if self.has_started:
+        kind = FailureKind.UNAVAILABLE if error.status == 503 else FailureKind.SERVER_ERROR
+        if self.has_started and (self._sent is None or error.status < 500):
             self.break_off(error, FailureKind.SERVER_ERROR)
             return
-        self.has_ended = True
+        if self.has_started:
+            self.is_cut = True
+        else:
+            self.has_ended = True
         self.error = error
-        kind = FailureKind.UNAVAILABLE if error.status == 503 else FailureKind.SERVER_ERROR
         self._resolve(UpstreamFailure(kind, error.message, response_begun=True))
 
     def break_off(self, error: GatewayError, kind: FailureKind) -> None:
@@ -228,7 +250,10 @@ class Relay:
         if self._held is not None:
             self._hold_end(self.response_complete)
             return
-        if not self._is_stream:
+        if not self._is_stream and self.has_started:
+            # Asked to go on with a stream, the engine answers with an error.
+            self._engine_failed(from_engine(self.status, bytes(self.body)))
+        elif not self._is_stream:
             self.has_ended = True
             self._resolve(None)
         elif not self.has_ended:
@@ -240,12 +265,15 @@ class Relay:
 
     def response_failed(self, failure: UpstreamFailure) -> None:
         """Report the failure; a client that saw a part is told in the stream."""
-        if self.has_ended:
+        if self.has_ended or self.is_cut:
             return
         if self._held is not None:
             self._hold_end(functools.partial(self.response_failed, failure))
             return
-        if self.has_started:
+        if self.has_started and self._sent is not None:
+            self.is_cut = True
+            self._resolve(failure)
+        elif self.has_started:
             self.break_off(
                 upstream_error(f"The engine's answer broke off: {failure}."), failure.kind
             )

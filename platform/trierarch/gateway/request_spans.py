@@ -88,7 +88,7 @@ def note_request_spans(trace: RequestTrace, facts: RequestFacts) -> None:
     for number, attempt in enumerate(facts.attempts, start=1):
         error = attempt.error
         is_last = number == len(facts.attempts)
-        if is_last and not error and facts.outcome is not Outcome.COMPLETED:
+        if is_last and not error and not facts.outcome.is_whole:
             error = facts.code or facts.outcome.value
         trace.spans.append(
             SpanNote(

@@ -32,7 +32,7 @@ _logger = logging.getLogger(__name__)
 
 _NO_TOKENS = TokenCounts()
 
-CHARGED_OUTCOMES = frozenset({Outcome.COMPLETED, Outcome.ABORTED})
+CHARGED_OUTCOMES = frozenset({Outcome.COMPLETED, Outcome.ABORTED, Outcome.MIGRATED})
 """Everything else costs the tenant nothing."""
 
 
@@ -177,7 +177,7 @@ class Account:
         return span_id
 
     def attempt_failed(self, kind: FailureKind) -> None:
-        """The last attempt failed before the client saw a byte."""
+        """The last attempt failed, before the client saw a byte or in the middle of a stream."""
         attempt = self._attempts[-1]
         attempt.ended_seconds = self._books.clock.monotonic_seconds()
         attempt.error = kind.value
@@ -248,7 +248,7 @@ class Account:
         if call is not None and self._limits is not None:
             if tokens is not None and outcome in CHARGED_OUTCOMES:
                 charge = self.price(tokens)
-            elif outcome is Outcome.COMPLETED:
+            elif outcome.is_whole:
                 _logger.warning(
                     "the engine reported no usage; the request is charged nothing",
                     extra={"request_id": self.request_id, "model": call.model},
@@ -323,7 +323,7 @@ class Account:
         first_token_seconds, per_token_seconds = self._first_token_seconds, None
         if first_token_seconds is not None:
             timings.time_to_first_token.observe(first_token_seconds)
-            if outcome is Outcome.COMPLETED and tokens.output_tokens > 1:
+            if outcome.is_whole and tokens.output_tokens > 1:
                 per_token_seconds = (duration_seconds - first_token_seconds) / (
                     tokens.output_tokens - 1
                 )

@@ -93,7 +93,7 @@ class InteractiveCounts:
             first_token_seconds: From arrival; None without a stream.
             per_token_seconds: After the first token; None if there was only one.
         """
-        is_completed = outcome is Outcome.COMPLETED
+        is_completed = outcome.is_whole
         self.completed += is_completed
         promise = self.promise
         if promise is None:
@@ -165,7 +165,7 @@ class ModelSignals:
         """Count a request that has ended."""
         self._outcomes[outcome] += 1
         self._tokens += tokens
-        if outcome is Outcome.COMPLETED:
+        if outcome.is_whole:
             self.expected_output_tokens += LEARNING_RATE * (
                 tokens.output_tokens - self.expected_output_tokens
             )
@@ -179,7 +179,7 @@ class ModelSignals:
         waits = self._queue_wait.values(now_seconds)
         yield "arrivals_total", sum(self.arrivals.values())
         yield "tier_arrivals_total", {tier.value: n for tier, n in self.arrivals.items()}
-        yield "completed_total", self._outcomes[Outcome.COMPLETED]
+        yield "completed_total", sum(n for outcome, n in self._outcomes.items() if outcome.is_whole)
         yield "ended_total", {outcome.value: count for outcome, count in self._outcomes.items()}
         yield (
             "tokens_total",

@@ -100,6 +100,7 @@ class GatewayMetrics(Collector):
         self._timings: dict[tuple[str, str, str], Timings] = {}
         self._queue_waits: dict[tuple[str, str], Distribution] = {}
         self._retries: Counter[tuple[str, str]] = Counter()
+        self._continuations: Counter[tuple[str, str]] = Counter()
         self._shed: Counter[tuple[str, str]] = Counter()
         self._relegated: Counter[tuple[str, str]] = Counter()
         self._dropped: Counter[str] = Counter()
@@ -143,6 +144,10 @@ class GatewayMetrics(Collector):
     def count_retry(self, model: ModelName, kind: FailureKind) -> None:
         """Count a failed attempt that is tried again."""
         self._retries[model, kind.value] += 1
+
+    def count_continuation(self, model: ModelName, kind: FailureKind) -> None:
+        """Count a cut stream that another replica is asked to go on with."""
+        self._continuations[model, kind.value] += 1
 
     def count_shed(self, model: ModelName, tier: ServiceTier) -> None:
         """Count a request that was refused because the autoscaler sheds its tier."""
@@ -226,6 +231,7 @@ class GatewayMetrics(Collector):
         yield _counter(names.GATEWAY_SHED_REQUESTS, self._shed.items())
         yield _counter(names.GATEWAY_RELEGATED, self._relegated.items())
         yield _counter(names.GATEWAY_RETRIES, self._retries.items())
+        yield _counter(names.GATEWAY_CONTINUATIONS, self._continuations.items())
         yield _gauge(names.GATEWAY_REPLICA_LIST_AGE, [((), self._replica_list_age_seconds())])
         yield _counter(
             names.GATEWAY_TELEMETRY_DROPPED,

@@ -132,6 +132,12 @@ GATEWAY_RETRIES = Metric(
     ("model", "reason"),
     "Attempts that failed before the first byte and were tried again.",
 )
+GATEWAY_CONTINUATIONS = Metric(
+    "trierarch_gateway_continuations_total",
+    "counter",
+    ("model", "reason"),
+    "Streams whose replica was lost after the first byte and whose rest was asked of another one.",
+)
 GATEWAY_REPLICA_LIST_AGE = Metric(
     "trierarch_gateway_replica_list_age_seconds",
     "gauge",

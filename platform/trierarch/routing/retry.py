@@ -1,9 +1,10 @@
-"""What to do after an attempt failed before the client saw a byte.
+"""What to do after an attempt failed.
 
-A request goes to a replica at most once and never again after the first byte
-was sent to the client. If no other replica is ready, what failed decides: a
-replica that is gone will be replaced, so the request waits for the replacement;
-a replica that answered with an error would do so again, so the client hears it.
+A request goes to a replica at most once. After the first byte was sent to the
+client it goes on only where what was sent can be continued. If no other replica
+is ready, what failed decides: a replica that is gone will be replaced, so the
+request waits for the replacement; a replica that answered with an error would
+do so again, so the client hears it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def decide_retry(
     failed_attempts: int,
     max_attempts: int,
     other_replica_ready: bool,
-    bytes_sent_to_client: bool,
+    is_over: bool = False,
 ) -> RetryVerdict:
     """Return what a request may do next.
 
@@ -36,9 +37,9 @@ def decide_retry(
         failed_attempts: Attempts so far, this one included.
         max_attempts: Limit for one request.
         other_replica_ready: Whether a replica it has not failed on is ready (it may be full).
-        bytes_sent_to_client: Whether the client saw part of an answer.
+        is_over: The client saw part of an answer that cannot be continued.
     """
-    if bytes_sent_to_client or failed_attempts >= max_attempts or kind is FailureKind.TIMEOUT:
+    if is_over or failed_attempts >= max_attempts or kind is FailureKind.TIMEOUT:
         return RetryVerdict.GIVE_UP
     if other_replica_ready:
         return RetryVerdict.RETRY_NOW

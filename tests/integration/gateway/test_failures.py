@@ -44,6 +44,11 @@ def settings(**fields: object) -> GatewaySettings:
     return GatewaySettings(replica_poll_interval_seconds=0.05, **fields)  # type: ignore[arg-type]
 
 
+def impatient_settings() -> GatewaySettings:
+    """Do not let a stream that is cut off wait long for an engine that goes on with it."""
+    return settings(queue_timeout_seconds=0.2)
+
+
 def in_flight(gateway: LocalGateway) -> int:
     signals = httpx.get(gateway.admin_url + "/api/v1/signals").json()
     return signals["models"]["simulated"]["in_flight"]
@@ -175,7 +180,7 @@ def test_a_stream_that_breaks_off_ends_with_an_error_event_and_is_free() -> None
         reset(connection)
 
     with ScriptedEngine(break_off) as bad:
-        with LocalGateway([ready_replica(bad.port)], settings()) as gateway:
+        with LocalGateway([ready_replica(bad.port)], impatient_settings()) as gateway:
             response = post(gateway, STREAM)
             events = response.text.split("\n\n")
             assert "one" in events[0]
@@ -196,7 +201,7 @@ def test_the_official_client_raises_on_a_stream_that_breaks_off() -> None:
 
     with (
         ScriptedEngine(break_off) as bad,
-        LocalGateway([ready_replica(bad.port)], settings()) as gateway,
+        LocalGateway([ready_replica(bad.port)], impatient_settings()) as gateway,
         openai.OpenAI(base_url=gateway.base_url, api_key=TEST_KEY, max_retries=0) as client,
     ):
         stream = client.chat.completions.create(
@@ -220,7 +225,7 @@ def test_an_error_inside_a_stream_is_rewritten_and_nothing_follows(pause: float)
 
     with (
         ScriptedEngine(fail_inside) as bad,
-        LocalGateway([ready_replica(bad.port)], settings()) as gateway,
+        LocalGateway([ready_replica(bad.port)], impatient_settings()) as gateway,
     ):
         response = post(gateway, STREAM)
         last = response.text.strip().split("\n\n")[-1].removeprefix("data: ")
@@ -300,7 +305,7 @@ def test_a_stream_from_a_host_without_power_ends_with_an_error_event() -> None:
 
     with (
         ScriptedEngine(die) as dead,
-        LocalGateway([ready_replica(dead.port)], settings()) as gateway,
+        LocalGateway([ready_replica(dead.port)], impatient_settings()) as gateway,
     ):
         one, error, rest = post(gateway, STREAM).text.split("\n\n")
         assert "one" in one

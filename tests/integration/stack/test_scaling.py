@@ -1,4 +1,4 @@
-"""Load makes a second replica and its end removes it; a killed one comes back; nothing is lost."""
+"""Load makes a second replica and its end removes it; a killed one comes back; no stream is cut."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
-import openai
+import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from trierarch.autoscaling.replay import replay
 from trierarch.testing.running_stack import RunningStack
@@ -22,6 +24,7 @@ pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).parents[3]
 SCENARIO = Path(__file__).with_name("autoscale.yaml")
+TOKENS = 32
 
 
 def is_balanced(stack: RunningStack) -> bool:
@@ -64,25 +67,27 @@ def test_load_scales_up_and_down_and_loses_no_stream(stack: RunningStack, tmp_pa
     wait_until(lambda: is_balanced(stack), timeout_seconds=60)
 
 
-def stream(stack: RunningStack, number: int) -> tuple[bool, bool]:
-    """Return whether a stream has begun and whether it ended well."""
-    has_begun = False
-    try:
-        with stack.client() as client:
-            for chunk in client.chat.completions.create(
-                model="pocket",
-                messages=[{"role": "user", "content": f"Tell me about the sea, part {number}"}],
-                stream=True,
-                max_tokens=32,
-                extra_body={"ignore_eos": True},
-            ):
-                has_begun = has_begun or bool(chunk.choices and chunk.choices[0].delta.content)
-    except openai.APIError:
-        return has_begun, False
-    return has_begun, True
+def stream(stack: RunningStack, number: int, has_begun: threading.Event) -> tuple[str, int]:
+    """Return the text of a stream, which must end well, and how many tokens it had."""
+    text, tokens = "", 0
+    with stack.client() as client:
+        for chunk in client.chat.completions.create(
+            model="pocket",
+            messages=[{"role": "user", "content": f"Tell me about the sea, part {number}"}],
+            stream=True,
+            stream_options={"include_usage": True},
+            max_tokens=TOKENS,
+            temperature=0.0,
+            extra_body={"ignore_eos": True},
+        ):
+            text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
+            tokens = chunk.usage.completion_tokens if chunk.usage else tokens
+            if text:
+                has_begun.set()
+    return text, tokens
 
 
-def test_a_killed_replica_comes_back_and_breaks_only_what_had_begun(stack: RunningStack) -> None:
+def test_a_killed_replica_comes_back_and_its_streams_go_on(stack: RunningStack) -> None:
     wait_until(lambda: len(stack.ready()) == 1, timeout_seconds=200)
     [victim] = stack.ready()
     [pid] = [
@@ -90,20 +95,34 @@ def test_a_killed_replica_comes_back_and_breaks_only_what_had_begun(stack: Runni
         for pid in os.listdir("/proc")
         if pid.isdigit() and is_serving(int(pid), int(victim["port"]))
     ]
+    has_begun = threading.Event()
     with concurrent.futures.ThreadPoolExecutor(24) as pool:
         # More than one replica runs at once, so that some have not begun when it dies.
-        streams = [pool.submit(stream, stack, number) for number in range(24)]
+        streams = [pool.submit(stream, stack, number, has_begun) for number in range(24)]
         wait_until(lambda: any(r["in_flight"] >= 8 for r in stack.replicas()), timeout_seconds=60)
+        assert has_begun.wait(60)
         os.kill(pid, signal.SIGKILL)
-        ends = [waiting.result() for waiting in streams]
-    assert all(has_ended_well for has_begun, has_ended_well in ends if not has_begun)
-    assert any(has_ended_well for _, has_ended_well in ends)
+        answers = [waiting.result() for waiting in streams]
+    assert [tokens for _, tokens in answers] == [TOKENS] * len(answers)
+    assert all(text for text, _ in answers)
+    assert continuations(stack) >= 1
     wait_until(
         lambda: any(r["replica_id"] != victim["replica_id"] for r in stack.ready()),
         timeout_seconds=200,
     )
-    assert stream(stack, 99) == (True, True)
+    assert stream(stack, 99, has_begun)[1] == TOKENS
     wait_until(lambda: is_balanced(stack), timeout_seconds=60)
+
+
+def continuations(stack: RunningStack) -> float:
+    """Return how many cut streams were given to another replica."""
+    page = httpx.get(f"http://127.0.0.1:{stack.admin_port}/metrics", timeout=30.0).text
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == "trierarch_gateway_continuations_total"
+    )
 
 
 def is_serving(pid: int, port: int) -> bool:

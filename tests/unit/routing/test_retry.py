@@ -46,7 +46,9 @@ from trierarch.routing.retry import RetryVerdict, decide_retry
         ),
         pytest.param(FailureKind.TIMEOUT, 1, True, False, RetryVerdict.GIVE_UP, id="time-is-over"),
         pytest.param(FailureKind.CONNECT, 3, True, False, RetryVerdict.GIVE_UP, id="attempts-used"),
-        pytest.param(FailureKind.RESET, 1, True, True, RetryVerdict.GIVE_UP, id="bytes-were-sent"),
+        pytest.param(
+            FailureKind.RESET, 1, True, True, RetryVerdict.GIVE_UP, id="cannot-be-continued"
+        ),
     ],
 )
 def test_verdicts(
@@ -57,13 +59,13 @@ def test_verdicts(
         failed_attempts=failed,
         max_attempts=3,
         other_replica_ready=other_ready,
-        bytes_sent_to_client=sent,
+        is_over=sent,
     )
     assert verdict is expected
 
 
 @given(st.sampled_from(FailureKind), st.integers(1, 9), st.integers(1, 5), st.booleans())
-def test_nothing_is_repeated_after_a_byte_was_sent(
+def test_nothing_is_repeated_of_what_cannot_be_continued(
     kind: FailureKind, failed: int, limit: int, other_ready: bool
 ) -> None:
     verdict = decide_retry(
@@ -71,6 +73,6 @@ def test_nothing_is_repeated_after_a_byte_was_sent(
         failed_attempts=failed,
         max_attempts=limit,
         other_replica_ready=other_ready,
-        bytes_sent_to_client=True,
+        is_over=True,
     )
     assert verdict is RetryVerdict.GIVE_UP

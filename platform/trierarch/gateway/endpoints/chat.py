@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from trierarch.core.identifiers import ModelName
+from trierarch.gateway.continuation import continue_request, is_one_text
 from trierarch.gateway.endpoints.endpoint import Endpoint, GenerationEndpoint, GenerationRequest
 from trierarch.gateway.endpoints.request_fields import (
     MAX_CHOICES,
@@ -58,7 +59,21 @@ def read_chat_request(
         prompt_count=1,
         input_tokens_estimate=_estimate_input(body, messages),
         upstream_body=orjson.dumps(request),
+        is_one_text=is_stream
+        and not wants_continuous
+        and is_one_text(request, choices=choices or 1),
     )
+
+
+def continue_chat(body: bytes, *, text: str, output_tokens: int) -> bytes | None:
+    """Return a chat request whose last message is the answer so far, left open."""
+    request = continue_request(body, output_tokens, ("max_completion_tokens", "max_tokens"))
+    if request is None:
+        return None
+    if text:
+        request["messages"].append({"role": "assistant", "content": text})
+        request |= {"continue_final_message": True, "add_generation_prompt": False}
+    return orjson.dumps(request)
 
 
 def _estimate_input(body: bytes | bytearray, messages: list[Any]) -> int:
@@ -80,5 +95,5 @@ def _estimate_input(body: bytes | bytearray, messages: list[Any]) -> int:
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
-    GenerationEndpoint("/v1/chat/completions", "chat", read_chat_request),
+    GenerationEndpoint("/v1/chat/completions", "chat", read_chat_request, continue_chat),
 )

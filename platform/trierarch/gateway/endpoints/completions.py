@@ -5,6 +5,7 @@ from __future__ import annotations
 import orjson
 
 from trierarch.core.identifiers import ModelName
+from trierarch.gateway.continuation import continue_request, is_one_text
 from trierarch.gateway.endpoints.endpoint import Endpoint, GenerationEndpoint, GenerationRequest
 from trierarch.gateway.endpoints.request_fields import (
     MAX_CHOICES,
@@ -57,9 +58,24 @@ def read_completion_request(
         prompt_count=len(prompt) if has_several else 1,
         input_tokens_estimate=estimate_tokens(len(body)),
         upstream_body=orjson.dumps(request),
+        is_one_text=is_stream
+        and not wants_continuous
+        and isinstance(prompt, str)
+        and is_one_text(request, choices=choices or 1),
     )
 
 
+def continue_completion(body: bytes, *, text: str, output_tokens: int) -> bytes | None:
+    """Return a request whose prompt ends with the answer so far."""
+    request = continue_request(body, output_tokens, ("max_tokens",))
+    if request is None:
+        return None
+    request["prompt"] += text
+    return orjson.dumps(request)
+
+
 ENDPOINTS: tuple[Endpoint, ...] = (
-    GenerationEndpoint("/v1/completions", "text_completion", read_completion_request),
+    GenerationEndpoint(
+        "/v1/completions", "text_completion", read_completion_request, continue_completion
+    ),
 )

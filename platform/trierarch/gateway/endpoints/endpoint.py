@@ -28,6 +28,7 @@ class GenerationRequest:
         prompt_count: Prompts in one request.
         input_tokens_estimate: For routing and rate limits, before the engine counts.
         upstream_body: What the engine gets.
+        is_one_text: A stream of it can go on at another replica.
     """
 
     model: ModelName
@@ -40,6 +41,7 @@ class GenerationRequest:
     prompt_count: int
     input_tokens_estimate: int
     upstream_body: bytes
+    is_one_text: bool = False
 
 
 class ReadGeneration(Protocol):
@@ -56,6 +58,20 @@ class ReadGeneration(Protocol):
         ...
 
 
+class ContinueGeneration(Protocol):
+    """Asks for the rest of an answer."""
+
+    def __call__(self, body: bytes, *, text: str, output_tokens: int) -> bytes | None:
+        """Return the body of a request whose answer is the rest; None if nothing is left.
+
+        Args:
+            body: Of the first request to an engine.
+            text: What there is of the answer.
+            output_tokens: Its length.
+        """
+        ...
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class GenerationEndpoint:
     """A path whose requests go to an engine.
@@ -64,11 +80,13 @@ class GenerationEndpoint:
         path: At the gateway and at the engine.
         operation: ``gen_ai.operation.name``.
         read: Checks and rewrites the body.
+        go_on: Asks for the rest of an answer.
     """
 
     path: str
     operation: str
     read: ReadGeneration
+    go_on: ContinueGeneration
     method: str = "POST"
 
     def matches(self, path: str) -> bool:
