@@ -59,12 +59,12 @@ class Release:
                 document["spec"]["podTemplate"] = {"spec": {"affinity": affinity}}
             self.kubectl("apply", "--filename", "-", stdin=json.dumps(document))
 
-    def change_variant(self, **fields: Any) -> None:
-        """Change fields of the model deployment's variant."""
-        patch = [
-            {"op": "replace", "path": f"/spec/variants/0/{name}", "value": value}
-            for name, value in fields.items()
-        ]
+    def change(self, source: str | None = None, **fields: Any) -> None:
+        """Change where the model deployment's model comes from, and fields of its variant."""
+        places = {f"/spec/variants/0/{name}": value for name, value in fields.items()}
+        if source is not None:
+            places["/spec/model/source"] = source
+        patch = [{"op": "replace", "path": path, "value": value} for path, value in places.items()]
         self.kubectl(*("patch", "modeldeployment", MODEL, "--type=json", "-p", json.dumps(patch)))
 
     def get(self, *arguments: str) -> Any:

@@ -13,6 +13,9 @@ from tests.e2e.release import Release
 UPDATE_SECONDS = 420.0
 """For a second cluster beside the first, on two busy cores."""
 
+OTHER_MODEL = "file:///trierarch/models/tiny-qwen3-moe"
+"""Another architecture with another tokenizer, under the same name."""
+
 BAD = {"max-num-seqs": 8, "max-model-len": 10**9}
 """No engine starts with it: the model has no such context."""
 
@@ -33,7 +36,7 @@ def no_stream_lost(clients: Clients) -> Iterator[None]:
 def expect_an_update_beside_what_serves(
     release: Release, clients: Clients, meanwhile: Callable[[], None]
 ) -> None:
-    """Change the engine's arguments while clients ask, until the old group has gone.
+    """Change the model and the engine's arguments while clients ask, until the old group has gone.
 
     Args:
         release: With a model that serves.
@@ -42,7 +45,8 @@ def expect_an_update_beside_what_serves(
     """
     [old] = release.clusters()
     began_seconds = time.monotonic()
-    release.change_variant(minReplicas=1, maxReplicas=1, engineArgs={"max-num-seqs": 12})
+    args = {"max-num-seqs": 12}
+    release.change(OTHER_MODEL, minReplicas=1, maxReplicas=1, engineArgs=args)
     wait_for(lambda: len(release.clusters()) == 2, 180, describe=release.explain)
     meanwhile()
     with no_stream_lost(clients):
@@ -60,7 +64,7 @@ def expect_a_bad_update_to_go_back(release: Release, clients: Clients) -> None:
     [old] = release.clusters()
     began_seconds = time.monotonic()
     with no_stream_lost(clients):
-        release.change_variant(engineArgs=BAD)
+        release.change(engineArgs=BAD)
         wait_for(lambda: len(release.clusters()) == 2, 180, describe=release.explain)
         [bad] = release.clusters() - {old}
         wait_for(lambda: bad not in release.clusters(), UPDATE_SECONDS, describe=release.explain)
