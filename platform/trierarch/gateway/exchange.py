@@ -161,9 +161,8 @@ class Exchange:
         if dispatcher is None:
             raise (model_not_found(call.model) if gateway.directory.is_loaded else not_ready())
         expected_output_tokens = self._expected_output(call)
-        rate_tokens = call.input_tokens_estimate + (
-            most_output_tokens(call) or expected_output_tokens
-        )
+        rate_output_tokens = most_output_tokens(call) or expected_output_tokens
+        rate_tokens = call.input_tokens_estimate + rate_output_tokens
         if terms is not None:
             gateway.tenants.check_parallel(terms)
         self._limits = gateway.limiter.admit(account.key.key_id, rate_tokens, terms)
@@ -240,8 +239,7 @@ class Exchange:
         )
 
     def _expected_output(self, call: GenerationRequest) -> int:
-        learned = self._gateway.signals_of(call.model).expected_output_tokens
-        per_choice = int(learned)
+        per_choice = int(self._gateway.signals_of(call.model).expected_output_tokens)
         if call.max_output_tokens is not None:
             per_choice = min(per_choice, call.max_output_tokens)
         return max(1, per_choice * call.choice_count * call.prompt_count)
@@ -304,8 +302,7 @@ class Exchange:
             if is_cut:
                 self._gateway.metrics.count_continuation(call.model, failure.kind)
                 now_seconds = self._gateway.clock.monotonic_seconds()
-                ticket.deadline_seconds = now_seconds + settings.queue_timeout_seconds
-                ticket.came_seconds = math.inf
+                ticket.renew(now_seconds + settings.queue_timeout_seconds)
             else:
                 self._gateway.metrics.count_retry(call.model, failure.kind)
             try:
@@ -321,9 +318,8 @@ class Exchange:
         if relay is None or self._sent is None or isinstance(endpoint, LocalEndpoint):
             return False
         tokens = relay.meter.tokens_so_far()
-        self._continuation = plan_continuation(
-            endpoint.go_on, call.upstream_body, self._sent, tokens
-        )
+        body = call.upstream_body
+        self._continuation = plan_continuation(endpoint.go_on, body, self._sent, tokens)
         return self._continuation is not None
 
     async def _attempt(self, call: GenerationRequest, load: ReplicaLoad) -> UpstreamFailure | None:

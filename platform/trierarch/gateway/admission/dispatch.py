@@ -75,6 +75,11 @@ class Ticket:
         self.future: asyncio.Future[ReplicaLoad] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
+    def renew(self, deadline_seconds: float) -> None:
+        """Claim another place for a stream that lost its own after its first token."""
+        self.deadline_seconds = deadline_seconds
+        self.came_seconds = math.inf
+
 
 class ModelDispatcher:
     """Places and queue of one model.
