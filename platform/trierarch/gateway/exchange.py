@@ -3,8 +3,7 @@
 The walk: read the body, check model and limits, get a place at a replica, pass
 the answer through, account it. An attempt that fails before the client saw a
 byte goes to another replica, and so does the rest of a stream whose replica is
-lost. However the walk ends, an admitted request is
-accounted exactly once.
+lost. However the walk ends, an admitted request is accounted exactly once.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """One attempt: takes an engine's answer and passes a stream on as it comes.
 
 Nothing is sent to the client before the first whole event is here, so that an
-attempt which fails before it can be repeated elsewhere unseen. A stream of one text that
-is cut off later is left open, for another attempt to go on with. The end of a
-stream is accounted before its last bytes leave: a client that has read
+attempt which fails before it can be repeated elsewhere unseen. A stream of one
+text that is cut off later is left open, for another attempt to go on with. The
+end of a stream is accounted before its last bytes leave: a client that has read
 ``[DONE]`` finds the request in its usage.
 """
 
@@ -148,6 +148,9 @@ class Relay:
         if piece and self._continuation is not None:
             piece = self._continuation.adapt(piece)
         if meter.error is not None:
+            if piece and self.has_started:
+                # It is counted, so the client gets it, and so does whoever goes on.
+                self._pass_on(piece)
             self._engine_failed(meter.error)
         elif piece or meter.is_done:
             if self._watch is not None:

@@ -23,7 +23,7 @@ SERVER_ERRORS_BEFORE_EJECTION = 3
 
 
 class FailureKind(StrEnum):
-    """How an attempt on a replica failed before its first response byte."""
+    """How an attempt on a replica failed, before its first byte or in the middle of a stream."""
 
     CONNECT = "ConnectFailed"
     """No connection: refused, unreachable, timed out."""

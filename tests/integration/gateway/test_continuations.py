@@ -16,6 +16,7 @@ import openai
 import pytest
 
 from trierarch.core.quantities import TokenCounts
+from trierarch.core.replicas import ReplicaEndpoint
 from trierarch.core.usage import Outcome
 from trierarch.settings.gateway import GatewaySettings
 from trierarch.testing.local_gateway import TEST_KEY, LocalGateway
@@ -80,6 +81,10 @@ def tear(connection: socket.socket) -> None:
     reset(connection)
 
 
+def tell_more_and_fail(connection: socket.socket) -> None:
+    connection.sendall(chunked(content_event(" more", 3) + ERROR) + b"0\r\n\r\n")
+
+
 def finish(connection: socket.socket, _request: bytes) -> None:
     pieces = (ROLE % 77, REST, USAGE, DONE)
     connection.sendall(HTTP_OK_STREAM + b"".join(map(chunked, pieces)) + b"0\r\n\r\n")
@@ -104,6 +109,14 @@ def text_and_usage(answer: str) -> tuple[str, dict[str, Any]]:
     return "".join(delta["content"] for delta in deltas), chunks[-1]["usage"]
 
 
+def lost_first(lost: ScriptedEngine, good: ScriptedEngine | EngineProcess) -> list[ReplicaEndpoint]:
+    # Equal loads take turns beginning with the first by id.
+    return [
+        ready_replica(lost.port, replica_id="a-lost"),
+        ready_replica(good.port, replica_id="b-good"),
+    ]
+
+
 ENDS: dict[str, Callable[[socket.socket], object]] = {
     "reset": reset,
     "closed": lambda connection: connection.close(),
@@ -116,11 +129,7 @@ ENDS: dict[str, Callable[[socket.socket], object]] = {
 @pytest.mark.parametrize("end", ENDS)
 def test_the_rest_of_a_stream_comes_from_another_engine(end: str) -> None:
     with ScriptedEngine(begin(ENDS[end])) as lost, ScriptedEngine(finish) as good:
-        replicas = [
-            ready_replica(lost.port, replica_id="a-lost"),
-            ready_replica(good.port, replica_id="b-good"),
-        ]
-        with LocalGateway(replicas, settings()) as gateway:
+        with LocalGateway(lost_first(lost, good), settings()) as gateway:
             text, usage = text_and_usage(post(gateway, CHAT).text)
             assert text == "one two three"
             assert (usage["prompt_tokens"], usage["completion_tokens"]) == (3, 3)
@@ -147,6 +156,17 @@ def test_the_rest_of_a_stream_comes_from_another_engine(end: str) -> None:
         ]
         assert (asked["continue_final_message"], asked["add_generation_prompt"]) == (True, False)
         assert asked["max_tokens"] == 7
+
+
+def test_text_that_comes_together_with_an_error_is_sent_and_counted() -> None:
+    with ScriptedEngine(begin(tell_more_and_fail)) as lost, ScriptedEngine(finish) as good:
+        with LocalGateway(lost_first(lost, good), settings()) as gateway:
+            text, usage = text_and_usage(post(gateway, CHAT).text)
+        assert text == "one two more three"
+        assert usage["completion_tokens"] == 4
+        asked = body_of(good.requests[0])
+        assert asked["messages"][-1]["content"] == "one two more"
+        assert asked["max_tokens"] == 6
 
 
 def test_three_engines_can_make_one_answer() -> None:
@@ -179,19 +199,17 @@ def test_a_completion_goes_on_behind_its_prompt(engine: EngineProcess) -> None:
         time.sleep(0.1)
         reset(connection)
 
-    with ScriptedEngine(script) as lost:
-        replicas = [
-            ready_replica(lost.port, replica_id="a-lost"),
-            ready_replica(engine.port, replica_id="b-good"),
-        ]
-        with LocalGateway(replicas, settings()) as gateway:
-            body = {"model": "simulated", "prompt": "hello", "max_tokens": 5, "stream": True}
-            answer = httpx.post(
-                gateway.base_url + "/completions", headers=AUTH, json=body, timeout=20.0
-            )
-            assert answer.text.endswith("data: [DONE]\n\n")
-            [record] = gateway.usage.records
-            assert (record.outcome, record.tokens.output_tokens) == (Outcome.MIGRATED, 5)
+    with (
+        ScriptedEngine(script) as lost,
+        LocalGateway(lost_first(lost, engine), settings()) as gateway,
+    ):
+        body = {"model": "simulated", "prompt": "hello", "max_tokens": 5, "stream": True}
+        answer = httpx.post(
+            gateway.base_url + "/completions", headers=AUTH, json=body, timeout=20.0
+        )
+        assert answer.text.endswith("data: [DONE]\n\n")
+        [record] = gateway.usage.records
+        assert (record.outcome, record.tokens.output_tokens) == (Outcome.MIGRATED, 5)
 
 
 @pytest.mark.parametrize(
@@ -206,11 +224,7 @@ def test_a_completion_goes_on_behind_its_prompt(engine: EngineProcess) -> None:
 )
 def test_what_text_does_not_hold_is_not_continued(more: dict[str, object]) -> None:
     with ScriptedEngine(begin(reset)) as lost, ScriptedEngine(finish) as good:
-        replicas = [
-            ready_replica(lost.port, replica_id="a-lost"),
-            ready_replica(good.port, replica_id="b-good"),
-        ]
-        with LocalGateway(replicas, settings()) as gateway:
+        with LocalGateway(lost_first(lost, good), settings()) as gateway:
             answer = post(gateway, {**CHAT, **more}).text
             assert "broke off" in answer
             assert "[DONE]" not in answer
@@ -225,18 +239,17 @@ def test_an_engine_that_does_not_go_on_ends_the_stream(status: int) -> None:
         error = {"error": {"message": "no such role", "type": "BadRequest", "code": status}}
         connection.sendall(whole_answer(status, json.dumps(error).encode()))
 
-    with ScriptedEngine(begin(reset)) as lost, ScriptedEngine(refuse) as other:
-        replicas = [
-            ready_replica(lost.port, replica_id="a-lost"),
-            ready_replica(other.port, replica_id="b-other"),
-        ]
-        with LocalGateway(replicas, settings(queue_timeout_seconds=0.3)) as gateway:
-            answer = post(gateway, CHAT).text
-            assert answer.count('"error"') == 1
-            assert "[DONE]" not in answer
-            [record] = gateway.usage.records
-            assert (record.outcome, record.charge.amount) == (Outcome.FAILED, 0)
-            assert len(other.requests) == 1
+    with (
+        ScriptedEngine(begin(reset)) as lost,
+        ScriptedEngine(refuse) as other,
+        LocalGateway(lost_first(lost, other), settings(queue_timeout_seconds=0.3)) as gateway,
+    ):
+        answer = post(gateway, CHAT).text
+        assert answer.count('"error"') == 1
+        assert "[DONE]" not in answer
+        [record] = gateway.usage.records
+        assert (record.outcome, record.charge.amount) == (Outcome.FAILED, 0)
+        assert len(other.requests) == 1
 
 
 def test_a_stream_waits_for_the_replacement_of_the_only_engine() -> None:
