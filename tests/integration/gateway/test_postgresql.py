@@ -147,6 +147,8 @@ def test_a_killed_gateway_finishes_its_accounts_when_it_starts_again(
     assert totals(ledger) == (0, 0)
     with run_gateway(env) as again:
         wait_until(lambda: totals(ledger) == (3, sum(answers)))
+        # Accounts are settled before it is ready to be told to end.
+        wait_until(again.is_ready)
         assert again.end()[0] == 0
 
 
