@@ -24,6 +24,11 @@ def collector() -> Iterator[TraceCollector]:
 def stack(
     tmp_path_factory: pytest.TempPathFactory, collector: TraceCollector
 ) -> Iterator[RunningStack]:
-    environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
+    environment = {
+        **os.environ,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
+        # Where other tests have most of two cores, a new replica takes longer than clients wait.
+        "TRIERARCH_GATEWAY_QUEUE_TIMEOUT_SECONDS": "300",
+    }
     with run_stack(tmp_path_factory.mktemp("stack"), environment) as running:
         yield running
