@@ -50,9 +50,9 @@ _DATA = b"data: "
 _PLAIN_DELTA = frozenset({"role", "content"})
 
 
-def is_one_text(request: dict[str, Any], *, choices: int) -> bool:
-    """Return whether a request's answer will be one text and nothing else, as far as it tells."""
-    if choices != 1 or any(request.get(name) for name in BOUND_MEMBERS):
+def is_one_text(request: dict[str, Any]) -> bool:
+    """Return whether each answer to a request will be one text and nothing else."""
+    if any(request[name] for name in BOUND_MEMBERS & request.keys()):
         return False
     if request.get("add_generation_prompt") is False:
         # Its answer is no turn of its own, as the rest of one would be.

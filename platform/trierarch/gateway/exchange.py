@@ -269,7 +269,7 @@ class Exchange:
         load: ReplicaLoad,
     ) -> None:
         settings = self._gateway.settings
-        self._sent = SentText() if call.is_one_text else None
+        self._sent = SentText() if call.can_go_on else None
         while True:
             self._place = (dispatcher, load)
             self._place_tokens = ticket.tokens

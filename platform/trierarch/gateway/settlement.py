@@ -15,6 +15,7 @@ from trierarch.core.identifiers import ModelName, ReplicaId, RequestId, VariantN
 from trierarch.core.quantities import ZERO_USD, Money, TokenCounts
 from trierarch.core.replicas import ReplicaEndpoint
 from trierarch.core.usage import NO_HOLDER, Outcome, ServiceTier, UsageRecord
+from trierarch.cost.rates import is_charged
 from trierarch.gateway.access_log import AccessEntry
 from trierarch.gateway.admission.limits import KeyLimits
 from trierarch.gateway.endpoints.endpoint import GenerationRequest
@@ -31,9 +32,6 @@ from trierarch.routing.replica_selection import ReplicaLoad
 _logger = logging.getLogger(__name__)
 
 _NO_TOKENS = TokenCounts()
-
-CHARGED_OUTCOMES = frozenset({Outcome.COMPLETED, Outcome.ABORTED, Outcome.MIGRATED})
-"""Everything else costs the tenant nothing."""
 
 
 class Books(Protocol):
@@ -246,7 +244,7 @@ class Account:
         now_seconds = self._books.clock.monotonic_seconds()
         unix_seconds = self._books.clock.unix_seconds()
         if call is not None and self._limits is not None:
-            if tokens is not None and outcome in CHARGED_OUTCOMES:
+            if tokens is not None and is_charged(outcome):
                 charge = self.price(tokens)
             elif outcome.is_whole:
                 _logger.warning(

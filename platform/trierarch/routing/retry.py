@@ -28,7 +28,7 @@ def decide_retry(
     failed_attempts: int,
     max_attempts: int,
     other_replica_ready: bool,
-    is_over: bool = False,
+    is_over: bool,
 ) -> RetryVerdict:
     """Return what a request may do next.
 

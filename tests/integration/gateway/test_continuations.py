@@ -18,6 +18,7 @@ import pytest
 from trierarch.core.quantities import TokenCounts
 from trierarch.core.replicas import ReplicaEndpoint
 from trierarch.core.usage import Outcome
+from trierarch.routing.ejection import FailureKind
 from trierarch.settings.gateway import GatewaySettings
 from trierarch.testing.local_gateway import TEST_KEY, LocalGateway
 from trierarch.testing.replica_source import ready_replica
@@ -59,8 +60,10 @@ USAGE = (
 DONE = b"data: [DONE]\n\n"
 
 
-def settings(**fields: object) -> GatewaySettings:
-    return GatewaySettings(replica_poll_interval_seconds=0.05, **fields)  # type: ignore[arg-type]
+def settings(queue_timeout_seconds: float = 120.0) -> GatewaySettings:
+    return GatewaySettings(
+        replica_poll_interval_seconds=0.05, queue_timeout_seconds=queue_timeout_seconds
+    )
 
 
 def begin(end: Callable[[socket.socket], object]) -> Script:
@@ -142,13 +145,12 @@ def test_the_rest_of_a_stream_comes_from_another_engine(end: str) -> None:
             signals = httpx.get(gateway.admin_url + "/api/v1/signals").json()["models"]
             assert signals["simulated"]["completed_total"] == 1
             assert signals["simulated"]["in_flight"] == 0
-            [sample] = [
-                sample
-                for metric in gateway.metrics.registry.collect()
-                for sample in metric.samples
-                if sample.name == "trierarch_gateway_continuations_total"
-            ]
-            assert sample.value == 1
+            kind = FailureKind.SERVER_ERROR if end == "error-event" else FailureKind.RESET
+            continued = gateway.metrics.registry.get_sample_value(
+                "trierarch_gateway_continuations_total",
+                {"model": "simulated", "reason": kind.value},
+            )
+            assert continued == 1.0
         asked = body_of(good.requests[0])
         assert asked["messages"] == [
             {"role": "user", "content": "hi"},
@@ -282,7 +284,9 @@ def test_a_client_that_leaves_while_its_stream_waits_pays_what_it_has() -> None:
         LocalGateway([ready_replica(lost.port)], settings()) as gateway,
     ):
         with openai.OpenAI(base_url=gateway.base_url, api_key=TEST_KEY, max_retries=0) as client:
-            stream = client.chat.completions.create(**CHAT)  # type: ignore[call-overload]
+            stream = client.chat.completions.create(
+                model="simulated", messages=[{"role": "user", "content": "hi"}], stream=True
+            )
             for _ in range(3):
                 next(stream)
             time.sleep(0.3)

@@ -85,15 +85,18 @@ class TestSentText:
     ],
 )
 def test_only_an_answer_that_is_one_text_can_go_on(more: dict[str, Any], expected: bool) -> None:
-    assert is_one_text(more, choices=1) is expected
-    assert not is_one_text(more, choices=2)
+    assert is_one_text(more) is expected
+    for choices in (1, 2):
+        body = {"model": "m", "messages": MESSAGES, "stream": True, "n": choices, **more}
+        call = read_chat_request(json.dumps(body).encode(), default_max_tokens=None)
+        assert call.can_go_on is (expected and choices == 1)
 
 
 class TestRequests:
     def test_of_a_chat(self) -> None:
         body = json.dumps({"model": "m", "messages": MESSAGES, "stream": True, "max_tokens": 9})
         call = read_chat_request(body.encode(), default_max_tokens=None)
-        assert call.is_one_text
+        assert call.can_go_on
         rest = continue_chat(call.upstream_body, text="one two", output_tokens=2)
         assert rest is not None
         asked = json.loads(rest)
@@ -120,7 +123,7 @@ class TestRequests:
     @pytest.mark.parametrize("prompt", [[1, 2, 3], ["a"], ["a", "b"]])
     def test_of_a_completion_whose_prompt_is_no_text(self, prompt: list[Any]) -> None:
         body = json.dumps({"model": "m", "prompt": prompt, "stream": True})
-        assert not read_completion_request(body.encode(), default_max_tokens=None).is_one_text
+        assert not read_completion_request(body.encode(), default_max_tokens=None).can_go_on
 
     @pytest.mark.parametrize("prompt_kind", ["plain", "counted"])
     def test_that_are_no_streams_or_count_in_every_event(self, prompt_kind: str) -> None:
@@ -129,7 +132,7 @@ class TestRequests:
             options = {"include_usage": True, "continuous_usage_stats": True}
             body |= {"stream": True, "stream_options": options}
         call = read_chat_request(json.dumps(body).encode(), default_max_tokens=None)
-        assert not call.is_one_text
+        assert not call.can_go_on
 
 
 class TestPlan:

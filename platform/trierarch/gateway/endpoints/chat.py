@@ -59,9 +59,7 @@ def read_chat_request(
         prompt_count=1,
         input_tokens_estimate=_estimate_input(body, messages),
         upstream_body=orjson.dumps(request),
-        is_one_text=is_stream
-        and not wants_continuous
-        and is_one_text(request, choices=choices or 1),
+        is_one_text=is_one_text(request),
     )
 
 

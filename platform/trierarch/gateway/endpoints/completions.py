@@ -58,10 +58,7 @@ def read_completion_request(
         prompt_count=len(prompt) if has_several else 1,
         input_tokens_estimate=estimate_tokens(len(body)),
         upstream_body=orjson.dumps(request),
-        is_one_text=is_stream
-        and not wants_continuous
-        and isinstance(prompt, str)
-        and is_one_text(request, choices=choices or 1),
+        is_one_text=isinstance(prompt, str) and is_one_text(request),
     )
 
 

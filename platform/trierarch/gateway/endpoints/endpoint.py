@@ -28,7 +28,7 @@ class GenerationRequest:
         prompt_count: Prompts in one request.
         input_tokens_estimate: For routing and rate limits, before the engine counts.
         upstream_body: What the engine gets.
-        is_one_text: A stream of it can go on at another replica.
+        is_one_text: Each answer to it is one text and nothing else, as far as the body tells.
     """
 
     model: ModelName
@@ -41,7 +41,14 @@ class GenerationRequest:
     prompt_count: int
     input_tokens_estimate: int
     upstream_body: bytes
-    is_one_text: bool = False
+    is_one_text: bool
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether another replica can go on with its answer: one stream of one text."""
+        is_one_stream = self.is_stream and self.choice_count * self.prompt_count == 1
+        # A client that follows the counts would see them begin again.
+        return self.is_one_text and is_one_stream and not self.wants_continuous_usage
 
 
 class ReadGeneration(Protocol):
