@@ -39,13 +39,15 @@ from trierarch_loadtests.reporting.summary import RunFacts, build_summary, write
 from trierarch_loadtests.reporting.tally import Tally
 from trierarch_loadtests.shapes.stages import total_seconds
 from trierarch_loadtests.shapes.trace_replay import TraceReplayShape, read_trace
-from trierarch_loadtests.worker import BEGIN, FINISHED, REPORT_KEY
+from trierarch_loadtests.worker import ASK, BEGIN, FINISHED, REPORT_KEY
 
 logger = logging.getLogger(__name__)
 
+LOCAL = "local"
+"""What locust calls the sender of a lone process's messages."""
 LOCAL_START_DELAY_SECONDS = 0.5
 WORKERS_START_DELAY_SECONDS = 3.0
-"""From the message to the workers to second zero: by then every worker's user has started."""
+"""From the start of the run to second zero: by then every worker has asked for its share."""
 WORKER_GRACE_SECONDS = 30.0
 """How long after the drain time a worker that says nothing is waited for."""
 EXIT_PASSED, EXIT_MISSED, EXIT_UNUSABLE = 0, 1, 2
@@ -69,7 +71,7 @@ class Progress:
     """What is known while a run goes on."""
 
     run_id: str
-    started_unix_seconds: float
+    begin_unix_seconds: float
     deadline_seconds: float
     before: Reading
     workers: dict[str, int]
@@ -77,6 +79,7 @@ class Progress:
     recording: Recording
     unwritten: OSError | None = None
     """Why the recording is not complete."""
+    begun: set[int] = dataclasses.field(default_factory=set)
     finished: set[int] = dataclasses.field(default_factory=set)
     tally: Tally = dataclasses.field(default_factory=Tally)
 
@@ -98,6 +101,7 @@ class Coordinator:
         self._preparation: Preparation | None = None
         self._progress: Progress | None = None
         self._failed: str | None = None
+        runner.register_message(ASK, self.on_ask)
         runner.register_message(FINISHED, self.on_finished)
 
     @property
@@ -164,7 +168,7 @@ class Coordinator:
             print(f"note: {line}", flush=True)
 
     def on_test_start(self, **_: Any) -> None:
-        """Read the ledger and give every worker its share."""
+        """Read the ledger and deal the plan out to the workers."""
         try:
             if self._environment.web_ui is not None:
                 self.prepare()  # the form may have changed the options
@@ -172,6 +176,26 @@ class Coordinator:
         except UsageError as error:
             self._failed = str(error)
             logger.error("%s", error)
+
+    def on_ask(self, environment: Any, msg: Any, **_: Any) -> None:
+        """Give a worker its share, once; nobody's answer if the run did not begin."""
+        preparation, progress = self._preparation, self._progress
+        if preparation is None or progress is None:
+            return  # the run is over before it began: locust stops the worker's user
+        job = None
+        number = progress.workers.get(msg.node_id)
+        if number is not None and number not in progress.begun:
+            progress.begun.add(number)
+            job = {
+                "plan": preparation.plan.to_message(),
+                "base_url": preparation.options.endpoint.base_url,
+                "api_key": preparation.options.endpoint.api_key,
+                "model": preparation.model,
+                "worker": number,
+                "workers": len(progress.workers),
+                "begin_unix_seconds": progress.begin_unix_seconds,
+            }
+        self._runner.send_message(BEGIN, job, msg.node_id)
 
     def on_finished(self, environment: Any, msg: Any, **_: Any) -> None:
         """Take a worker's last counts."""
@@ -223,7 +247,7 @@ class Coordinator:
         workers = self._workers()
         delay_seconds = WORKERS_START_DELAY_SECONDS if workers else LOCAL_START_DELAY_SECONDS
         begin_unix_seconds = unix_seconds() + delay_seconds
-        workers = workers or {"local": 0}
+        workers = workers or {LOCAL: 0}
         drain_seconds = plan.scenario.timeouts.drain_seconds
         run_id = uuid.uuid4().hex
         stamp = datetime.fromtimestamp(begin_unix_seconds, tz=UTC)
@@ -237,7 +261,7 @@ class Coordinator:
             ) from error
         self._progress = Progress(
             run_id=run_id,
-            started_unix_seconds=begin_unix_seconds,
+            begin_unix_seconds=begin_unix_seconds,
             deadline_seconds=monotonic_seconds()
             + delay_seconds
             + total_seconds(plan.stages)
@@ -247,17 +271,6 @@ class Coordinator:
             workers=workers,
             recording=recording,
         )
-        for client_id, number in workers.items():
-            job = {
-                "plan": plan.to_message(),
-                "base_url": options.endpoint.base_url,
-                "api_key": options.endpoint.api_key,
-                "model": preparation.model,
-                "worker": number,
-                "workers": len(workers),
-                "begin_unix_seconds": begin_unix_seconds,
-            }
-            self._runner.send_message(BEGIN, job, client_id)
 
     def _workers(self) -> dict[str, int]:
         """Return the number of each connected worker's share; none for a local run."""
@@ -299,7 +312,7 @@ class Coordinator:
     def _facts(
         self, preparation: Preparation, progress: Progress, unfinished: str | None
     ) -> RunFacts:
-        started = datetime.fromtimestamp(progress.started_unix_seconds, tz=UTC)
+        started = datetime.fromtimestamp(progress.begin_unix_seconds, tz=UTC)
         return RunFacts(
             run_id=progress.run_id,
             started_at=started.isoformat(timespec="seconds"),

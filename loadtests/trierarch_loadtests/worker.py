@@ -1,11 +1,15 @@
-"""A worker's side of a run: send a share of the plan, count, report to the coordinator.
+"""A worker's side of a run: ask for a share of the plan, send it, count, report.
 
+The worker asks, because locust calls it ready before its own code is loaded: a
+share that came with the start of the run could come too early to be heard.
 Counts travel as differences: each report carries what was counted since the
 last one, with locust's own reports every few seconds and once more at the end.
 """
 
 import logging
 from typing import Any
+
+from gevent.event import AsyncResult
 
 from trierarch_loadtests.clock import monotonic_seconds, unix_seconds
 from trierarch_loadtests.exchange import parse_endpoint
@@ -16,8 +20,10 @@ from trierarch_loadtests.reporting.tally import Measurement, Tally
 
 logger = logging.getLogger(__name__)
 
+ASK = "trierarch_ask"
+"""Message from a worker whose user has started: what is my share?"""
 BEGIN = "trierarch_begin"
-"""Message to a worker: the plan, its share and when second zero is."""
+"""Answer to it: the plan, the worker's share and when second zero is; ``None`` for no share."""
 FINISHED = "trierarch_finished"
 """Message from a worker: its share is sent and answered."""
 REPORT_KEY = "trierarch_tally"
@@ -30,23 +36,25 @@ class Worker:
     def __init__(self, environment: Any, runner: Any) -> None:
         self._environment = environment
         self._runner = runner
-        self._job: dict[str, Any] | None = None
+        self._answer = AsyncResult()
         self._tally = Tally()
         self._plan: Plan | None = None
         environment.events.cpu_warning.add_listener(self._on_cpu_warning)
         runner.register_message(BEGIN, self.on_begin)
 
     def on_begin(self, environment: Any, msg: Any, **_: Any) -> None:
-        """Take the job that the coordinator sent; the user that locust starts next does it."""
-        self._job = msg.data
-        self._tally = Tally()
+        """Take what the coordinator answered."""
+        self._answer.set(msg.data)
 
     def send_share(self) -> None:
-        """Carry the job out; called by the worker's one user."""
-        job, self._job = self._job, None
+        """Ask for the share and carry it out; called by the worker's one user."""
+        self._answer = AsyncResult()
+        self._runner.send_message(ASK)
+        job: dict[str, Any] | None = self._answer.get()
         if job is None:
-            logger.error("this worker has no share of the plan to send, or has sent it already")
+            logger.warning("this worker came after the run began, or has sent its share already")
             return
+        self._tally = Tally()
         plan = Plan.from_message(job["plan"])
         self._plan = plan
         OpenLoop(

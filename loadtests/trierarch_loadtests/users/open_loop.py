@@ -5,6 +5,7 @@ again, so a slow server gets less load. Here locust starts a single user for
 each worker, which sends that worker's share of the plan.
 """
 
+import gevent
 from locust import User
 from locust.exception import StopUser
 
@@ -14,7 +15,10 @@ class OpenLoopUser(User):  # type: ignore[misc]  # locust has no types that mypy
 
     def send_share(self) -> None:
         """Run until the share is sent and answered."""
-        self.environment.trierarch_worker.send_share()
+        # Locust may start users before it has told anybody that it has started itself.
+        while (worker := getattr(self.environment, "trierarch_worker", None)) is None:
+            gevent.sleep(0.05)
+        worker.send_share()
         raise StopUser
 
     tasks = [send_share]  # noqa: RUF012  # the attribute that locust reads

@@ -69,6 +69,25 @@ class LocustRun:
         return check
 
 
+SLOW_WORKERS = f"""
+import runpy
+
+import gevent
+from locust import events
+from locust.runners import WorkerRunner
+
+
+@events.init.add_listener
+def take_long(runner, **_):
+    if isinstance(runner, WorkerRunner):
+        gevent.sleep(2.0)
+
+
+globals().update(runpy.run_path({str(ROOT / "loadtests/locustfile.py")!r}))
+"""
+"""A locustfile on a busy machine: locust calls its workers ready before they listen to us."""
+
+
 def command_line(tmp_path, *arguments):
     return [
         sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / "locustfile.py"),
@@ -194,6 +213,15 @@ def test_two_workers_send_the_same_plan_once(serve, run_locust):
     # began apart, would show pairs or a shifted rhythm.
     starts = [one.received_seconds for one in server.served]
     assert starts[-1] - starts[0] == pytest.approx((PLANNED - 1) / 8.0, abs=1.0)
+
+
+def test_a_worker_that_starts_before_it_can_listen_misses_nothing(serve, run_locust, tmp_path):
+    locustfile = tmp_path / "slow_workers.py"
+    locustfile.write_text(SLOW_WORKERS)
+    server = serve()
+    run = run_locust(server, "--processes", "2", "--locustfile", str(locustfile))
+    assert run.returncode == 0, run.output
+    assert len(server.served) == PLANNED
 
 
 def test_embeddings_are_sent_where_the_server_has_them(serve, run_locust):
