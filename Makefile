@@ -86,6 +86,10 @@ bench-autoscaling: setup ## Compare scaling policies on a trace, both fleets (AR
 bench-operator: setup ## Follow a thousand changing model deployments on a real API server (options in ARGS)
 	@exec $(BIN)/python -m benchmarks.operator $(ARGS)
 
+.PHONY: bench-hardware
+bench-hardware: setup ## Time steps of vLLM on this machine's accelerator (ARGS="--model config.json", or --smoke)
+	@exec $(BIN)/python -m benchmarks.hardware $(ARGS)
+
 ##@ Upkeep
 
 .PHONY: generate

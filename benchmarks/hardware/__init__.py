@@ -1,0 +1,1 @@
+"""Step times of a real engine on one accelerator, beside the prediction."""
