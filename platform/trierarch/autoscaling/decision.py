@@ -19,7 +19,7 @@ from trierarch.autoscaling.state import PipelineState
 from trierarch.core.admission import Admission
 from trierarch.core.identifiers import DecisionId, VariantName
 
-POLICY_VERSION = "trierarch/6"
+POLICY_VERSION = "trierarch/7"
 """Changes whenever the same inputs could lead to another decision."""
 
 

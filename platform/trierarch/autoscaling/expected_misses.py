@@ -32,8 +32,10 @@ ERROR_LOG_WIDTH = 0.06
 MOST_LOG_ERROR = 1.5
 """A load 4.5 times too high or too low counts as that."""
 
-ERROR_RATE = 1.0 / 150.0
-"""Weight of the newest deviation at a usual number of requests: ten come in a cold start."""
+PRIOR_PLANS, MOST_PLANS = 150.0, 1200.0
+"""Plans that the prior weighs as much as, and how many met ones count; ten come in a cold start.
+With a shorter memory a surge that comes once in hours was expected every few minutes for the hour
+after it."""
 
 PRIOR_LOG_ERRORS = ((-0.18, 0.1), (-0.12, 0.2), (0.0, 0.4), (0.12, 0.2), (0.18, 0.1))
 """Logarithms of deviations and their shares, before any is known."""
@@ -78,10 +80,13 @@ class Deviations:
     Attributes:
         bins: By rising multiple.
         pending: Plans whose time has not come, oldest first.
+        met_plans: Plans in the bins beside the prior, each as often as a usual number of requests
+            met it; no more than count.
     """
 
     bins: tuple[DeviationBin, ...] = PRIOR_DEVIATIONS
     pending: tuple[PlannedLoad, ...] = ()
+    met_plans: float = 0.0
 
     def planned(self, due_unix_seconds: float, load: float, horizon_seconds: float) -> Deviations:
         """Return them with one more plan, unless the last one is about as new."""
@@ -99,13 +104,14 @@ class Deviations:
             load: Per replica that serves.
             weight: Requests over the usual number.
         """
-        bins = self.bins
+        bins, count = self.bins, self.met_plans
         for plan in self.pending:
             if plan.due_unix_seconds <= now_unix_seconds and weight > 0:
                 log = math.log(load / plan.load) if load > 0 else -MOST_LOG_ERROR
-                bins = _extended(bins, log, ERROR_RATE * weight)
+                count = min(MOST_PLANS, count + weight)
+                bins = _extended(bins, log, weight / (PRIOR_PLANS + count))
         left = tuple(p for p in self.pending if p.due_unix_seconds > now_unix_seconds)
-        return Deviations(bins, left)
+        return Deviations(bins, left, count)
 
 
 def _extended(bins: tuple[DeviationBin, ...], log: float, rate: float) -> tuple[DeviationBin, ...]:

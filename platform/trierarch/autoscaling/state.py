@@ -124,7 +124,7 @@ class PipelineState:
             sizing=SizingState(
                 curve=curve,
                 forecast=forecast,
-                deviations=Deviations(self.sizing.deviations.bins),
+                deviations=dataclasses.replace(self.sizing.deviations, pending=()),
                 lengths=Lengths(usual_output_tokens=self.sizing.lengths.usual_output_tokens),
             ),
             services=services,

@@ -1,8 +1,10 @@
 """Demand in one unit: replicas' worth of work that arrives, long prompts counting as such.
 
-The unit is fixed by the spec, so that what was learned of it stays comparable: a
-replica that is full all the time does one unit. Where the spec says nothing of
-speed, a unit is a thousand output tokens a second, and only ratios matter.
+One unit is what a replica of the spec's speed serves at its limit: as many requests
+of the mean kind as its seats and the objective bear. So a load means about the same
+whatever the requests are like, and what was learned at one mix serves at another.
+Where the spec says nothing of speed, a unit is a thousand output tokens a second,
+and only ratios matter.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class Workload:
 
     Attributes:
         requests_per_second: Interactive lanes.
-        request_seconds: Share of a replica's time that the mean request takes.
+        request_seconds: Time of a replica at its limit that the mean request takes.
         computed_input_tokens: Of the mean request, cached ones excluded.
         input_tokens: Of the mean request.
         output_tokens: Of the mean request.
@@ -76,7 +78,7 @@ def measure_workload(
     inputs, outputs = lengths
     outputs = known.output_tokens(outputs, served_seconds)
     computed = inputs * (1.0 - cached_ratio(observation, spec))
-    seconds = request_seconds(reference_variant(spec), inputs, computed, outputs)
+    seconds = request_seconds(spec, inputs, computed, outputs)
     flex = fresh_value(
         observation.gateway.arrivals_per_second.flex,
         now_unix_seconds=observation.now_unix_seconds,
@@ -149,17 +151,24 @@ def reference_variant(spec: ScalingSpec) -> VariantSpec:
 
 
 def request_seconds(
-    variant: VariantSpec, input_tokens: float, computed_input_tokens: float, output_tokens: float
+    spec: ScalingSpec, input_tokens: float, computed_input_tokens: float, output_tokens: float
 ) -> float:
-    """Return the share of a full replica's time that one request takes."""
-    prior = variant.service_prior
-    steps = max(1.0, output_tokens)
-    if prior is None:
+    """Return the time of a replica at its limit that one request takes.
+
+    An objective that no step is short enough for sets no limit: then it is the time in a full
+    replica.
+    """
+    variant = reference_variant(spec)
+    service = variant.service_prior
+    if service is None:
+        steps = max(1.0, output_tokens)
         return INPUT_TOKEN_SECONDS * computed_input_tokens + OUTPUT_TOKEN_SECONDS * steps
-    context = prior.context_token_seconds * (input_tokens + output_tokens / 2.0)
-    return computed_input_tokens * prior.prefill_token_seconds + steps * (
-        _fixed_step_share(prior, variant.max_running_requests) + context
-    )
+    request = _Request.of(service, input_tokens, computed_input_tokens, output_tokens)
+    limits = [
+        request.full_seconds(_seats(variant, request) or SEATS_WITHOUT_LIMIT),
+        request.in_time_seconds(spec),
+    ]
+    return max(seconds for seconds in limits if seconds is not None and math.isfinite(seconds))
 
 
 def saturated_load(
@@ -167,45 +176,88 @@ def saturated_load(
 ) -> float | None:
     """Return the load per replica beyond which the mean request misses; None without a service.
 
-    Token capacity is bound by seats, by KV memory or by compute, whichever ends first: a step
-    that holds n requests takes ``(base + n x own) / (1 - share that prefills take)``, and n
-    follows from how long requests stay. At the limit a step takes what the objective allows, or
-    every seat is taken.
+    It is 1 where a replica is as fast as the spec says.
 
     Args:
         spec: Seats, memory and objective.
         workload: The mean request.
         service: How fast a replica of the reference variant is believed to be now.
     """
-    variant = reference_variant(spec)
     if service is None or workload.request_seconds <= 0:
         return None
-    outputs = max(1.0, workload.output_tokens)
-    context = workload.input_tokens + outputs / 2.0
-    own = service.decode_token_seconds + service.context_token_seconds * context
-    base = service.step_seconds + service.expert_seconds
-    prefill = workload.computed_input_tokens * service.prefill_token_seconds
-    seats = float(variant.max_running_requests or math.inf)
-    if variant.kv_capacity_tokens is not None:
-        seats = min(seats, variant.kv_capacity_tokens / context)
-    # Every seat taken: seats = rate x outputs x step, with the share of prefills in the step.
-    rate = math.inf
-    if math.isfinite(seats) and (busy := outputs * (base / seats + own) + prefill) > 0:
-        rate = 1.0 / busy
-    limit = None if spec.slo is None else spec.slo.tpot_seconds
-    if limit is not None:
-        # A step as long as the objective: the rest of the time is for the requests' own work.
-        work = prefill + outputs * own
-        rate = min(rate, max(0.0, 1.0 - base / limit) / work) if work > 0 else rate
-    if not math.isfinite(rate) or rate <= 0:
+    request = _Request.of(
+        service, workload.input_tokens, workload.computed_input_tokens, workload.output_tokens
+    )
+    seats = _seats(reference_variant(spec), request)
+    limits = [None if seats is None else request.full_seconds(seats), request.in_time_seconds(spec)]
+    seconds = max((found for found in limits if found is not None), default=0.0)
+    if seconds <= 0 or not math.isfinite(seconds):
         return None
-    return rate * workload.request_seconds * (1.0 - workload.flex_ratio)
+    return workload.request_seconds / seconds * (1.0 - workload.flex_ratio)
 
 
-def _fixed_step_share(prior: ServicePrior, seats: int | None) -> float:
-    """Return one request's share of what a full batch's step costs beside its own context."""
-    shared = prior.step_seconds + prior.expert_seconds
-    return shared / (seats or SEATS_WITHOUT_LIMIT) + prior.decode_token_seconds
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Request:
+    """What the mean request takes of a replica.
+
+    A step that holds n requests takes ``(base + n x own) / (1 - share that prefills take)``, and n
+    follows from how long requests stay. Token capacity is bound by seats, by KV memory or by
+    compute, whichever ends first.
+
+    Attributes:
+        base_seconds: Of a step, whatever it holds.
+        own_seconds: Of a step, for each request in it.
+        prefill_seconds: Of the prompt.
+        outputs: Tokens, one a step.
+        context_tokens: Held on average.
+    """
+
+    base_seconds: float
+    own_seconds: float
+    prefill_seconds: float
+    outputs: float
+    context_tokens: float
+
+    @staticmethod
+    def of(
+        service: ServicePrior,
+        input_tokens: float,
+        computed_input_tokens: float,
+        output_tokens: float,
+    ) -> _Request:
+        outputs = max(1.0, output_tokens)
+        context = input_tokens + outputs / 2.0
+        return _Request(
+            base_seconds=service.step_seconds + service.expert_seconds,
+            own_seconds=service.decode_token_seconds + service.context_token_seconds * context,
+            prefill_seconds=computed_input_tokens * service.prefill_token_seconds,
+            outputs=outputs,
+            context_tokens=context,
+        )
+
+    def full_seconds(self, seats: float) -> float:
+        """Return its share of a replica's time with every seat taken."""
+        return self.outputs * (self.base_seconds / seats + self.own_seconds) + self.prefill_seconds
+
+    def in_time_seconds(self, spec: ScalingSpec) -> float | None:
+        """Return its share where steps take as long as the objective allows; None without one."""
+        limit = None if spec.slo is None else spec.slo.tpot_seconds
+        if limit is None:
+            return None
+        # The rest of the time is for the requests' own work.
+        left = 1.0 - self.base_seconds / limit
+        work = self.prefill_seconds + self.outputs * self.own_seconds
+        return work / left if left > 0 else math.inf
+
+
+def _seats(variant: VariantSpec, request: _Request) -> float | None:
+    """Return how many requests a replica holds at once; None if nothing limits them."""
+    limits: list[float] = []
+    if variant.max_running_requests is not None:
+        limits.append(variant.max_running_requests)
+    if variant.kv_capacity_tokens is not None:
+        limits.append(max(1.0, variant.kv_capacity_tokens / request.context_tokens))
+    return min(limits, default=None)
 
 
 def cached_ratio(observation: Observation, spec: ScalingSpec) -> float:

@@ -17,7 +17,7 @@ import httpx
 from sqlalchemy.exc import SQLAlchemyError
 
 from trierarch.adapters.ledger import Ledger
-from trierarch.autoscaling.decision import ScalingDecision
+from trierarch.autoscaling.decision import POLICY_VERSION, ScalingDecision
 from trierarch.autoscaling.pipeline import decide
 from trierarch.autoscaling.signals import (
     CostSignals,
@@ -30,7 +30,7 @@ from trierarch.autoscaling.signals import (
     measure,
 )
 from trierarch.autoscaling.specification import ScalingSpec
-from trierarch.autoscaling.state import PipelineState
+from trierarch.autoscaling.state import PipelineState, SizingState
 from trierarch.controller.admissions import AdmissionBook
 from trierarch.controller.gateways import Gateways
 from trierarch.controller.observing import (
@@ -202,7 +202,7 @@ class Decider:
         if memory is None:
             state = PipelineState()
             if self._parts.ledger is not None:
-                state = await asyncio.to_thread(_restore, self._parts.ledger, deployment)
+                state = await asyncio.to_thread(restore_state, self._parts.ledger, deployment)
             memory = self._memories[deployment] = _Memory(state)
         return memory
 
@@ -352,14 +352,20 @@ class Decider:
         memory.recorded_outcome, memory.recorded_seconds = outcome, now_seconds
 
 
-def _restore(ledger: Ledger, deployment: str) -> PipelineState:
+def restore_state(ledger: Ledger, deployment: str) -> PipelineState:
+    """Return what the deployment's last decision left to remember; nothing if that is not known."""
     try:
         records = ledger.decisions(deployment=deployment, last=1)
         if not records:
             return PipelineState()
-        inputs = ScalingDecision.from_record(records[-1]).inputs
+        last = ScalingDecision.from_record(records[-1])
+        inputs = last.inputs
         # Deciding again is deterministic, so the state after it need not be stored.
         _, state = decide(inputs.observation, inputs.spec, inputs.state, DecisionId("restored"))
+        if last.policy_version != POLICY_VERSION:
+            # What another version learned may be in other units; it is learned again in minutes,
+            # and until then nothing is removed.
+            state = dataclasses.replace(state, sizing=SizingState())
     except (TrierarchError, SQLAlchemyError, ValueError) as error:
         _logger.warning("starting without memory of earlier decisions: %s", error)
         return PipelineState()

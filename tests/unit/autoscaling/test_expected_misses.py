@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trierarch.autoscaling.expected_misses import (
+    MOST_PLANS,
     PRIOR_DEVIATIONS,
+    PRIOR_PLANS,
     Deviations,
     best_replicas,
     expect_misses,
@@ -65,6 +67,26 @@ def test_plans_are_kept_ten_times_per_horizon() -> None:
     for second in range(0, int(HORIZON), 5):
         deviations = deviations.planned(second + HORIZON, 0.5, HORIZON)
     assert len(deviations.pending) == pytest.approx(10, abs=1)
+
+
+def surge_share(deviations: Deviations) -> float:
+    """Return what is believed of the loads that come doubled, after ten plans met one."""
+    now = 1e6
+    for _ in range(10):
+        deviations = deviations.planned(now + HORIZON, 0.5, HORIZON)
+        now += HORIZON
+        deviations = deviations.met(now, 1.0, 1.0)
+    return sum(found.share for found in deviations.bins if found.index > 5)
+
+
+def test_a_surge_after_quiet_hours_is_not_expected_again_at_once() -> None:
+    quiet = Deviations()
+    for step in range(2000):
+        quiet = quiet.planned((step + 1) * HORIZON, 0.5, HORIZON)
+        quiet = quiet.met((step + 1) * HORIZON, 0.5, 1.0)
+    # As often as it came in all that is remembered, and more where little is.
+    assert surge_share(quiet) == pytest.approx(10 / (MOST_PLANS + PRIOR_PLANS), rel=0.1)
+    assert surge_share(Deviations()) > 5 * surge_share(quiet)
 
 
 def test_traffic_that_comes_as_planned_is_run_nearer_the_edge() -> None:
