@@ -89,7 +89,11 @@ def analyze_growth(
 
 
 def _longest_start_seconds(observation: Observation, spec: ScalingSpec) -> float:
-    """Return the longest cold start that was measured, else that is believed."""
+    """Return the longest cold start that was measured, else that is believed.
+
+    A deadline is missed for good, so the slowest start counts here; what demand is forecast for is
+    the usual one (``pipeline.cold_start_seconds``).
+    """
     return max(
         max(v.cold_starts_seconds, default=spec.variant(v.name).cold_start_seconds)
         for v in observation.variants

@@ -2,12 +2,14 @@
 
 Whole groups only. A variant without a price is the last to be added to and
 never preferred for its unknown cost; order in the spec settles what prices do not.
+Spot replicas of one zone are lost together, so those that cost about the same are
+spread over their zones.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from trierarch.autoscaling.signals import Observation, VariantObservation, known
 from trierarch.autoscaling.specification import CapacityType, ScalingSpec
@@ -15,6 +17,10 @@ from trierarch.core.identifiers import VariantName
 
 SWITCH_PAYBACK_COLD_STARTS = 3.0
 """A cheaper replica replaces a serving one if it saves its own start in so many cold starts."""
+
+SAME_PRICE_RATIO = 1.05
+"""Spot variants of several zones whose prices differ by less are filled evenly: the most that
+spreading may cost. A zone lost with most of the fleet costs a cold start's requests."""
 
 
 def price_of(variant: VariantObservation) -> float | None:
@@ -88,25 +94,78 @@ def cheapest_mix(
         for variant in observation.variants
     }
     by_price = sorted(observation.variants, key=_price_key)
-    firm = [v for v in by_price if spec.variant(v.name).capacity_type is not CapacityType.SPOT]
-    floor = math.ceil(spec.behavior.on_demand_floor_ratio * wanted - 1e-9)
-    if any(spec.variant(v.name).capacity_type is CapacityType.SPOT for v in by_price):
-        floor -= sum(mix[variant.name] for variant in firm)
-        _fill(mix, ceilings, firm, min(floor, wanted - sum(mix.values())))
-    _fill(mix, ceilings, by_price, wanted - sum(mix.values()))
+    _fill_floor(spec, mix, ceilings, by_price, wanted, room=wanted - sum(mix.values()))
+    _fill(spec, mix, ceilings, by_price, wanted - sum(mix.values()))
     return mix
 
 
+def _firm_floor(spec: ScalingSpec, wanted: int) -> int:
+    """Return how many of the replicas spot may not carry."""
+    if all(variant.capacity_type is not CapacityType.SPOT for variant in spec.variants):
+        return 0
+    return math.ceil(spec.behavior.on_demand_floor_ratio * wanted - 1e-9)
+
+
+def _fill_floor(
+    spec: ScalingSpec,
+    mix: dict[VariantName, int],
+    ceilings: dict[VariantName, int],
+    by_price: Sequence[VariantObservation],
+    wanted: int,
+    *,
+    room: int,
+) -> None:
+    firm = [v for v in by_price if spec.variant(v.name).capacity_type is not CapacityType.SPOT]
+    missing = _firm_floor(spec, wanted) - sum(mix[variant.name] for variant in firm)
+    _fill(spec, mix, ceilings, firm, min(missing, room))
+
+
 def _fill(
+    spec: ScalingSpec,
     mix: dict[VariantName, int],
     ceilings: dict[VariantName, int],
     order: Sequence[VariantObservation],
     missing: int,
 ) -> None:
+    for group in _alike(spec, order):
+        while missing > 0 and (left := [v for v in group if mix[v.name] < ceilings[v.name]]):
+            chosen = min(left, key=lambda v: mix[v.name])
+            # A variant on its own takes all at once.
+            step = min(missing, ceilings[chosen.name] - mix[chosen.name]) if len(left) == 1 else 1
+            mix[chosen.name] += step
+            missing -= step
+
+
+def _alike(
+    spec: ScalingSpec, order: Sequence[VariantObservation]
+) -> Iterator[list[VariantObservation]]:
+    """Yield variants in order of price; together those that differ in little but their zone."""
+    group: list[VariantObservation] = []
     for variant in order:
-        step = min(max(missing, 0), ceilings[variant.name] - mix[variant.name])
-        mix[variant.name] += max(step, 0)
-        missing -= max(step, 0)
+        if group and not _is_other_zone(spec, group, variant):
+            yield group
+            group = []
+        group.append(variant)
+    if group:
+        yield group
+
+
+def _is_other_zone(
+    spec: ScalingSpec, group: Sequence[VariantObservation], variant: VariantObservation
+) -> bool:
+    mine = spec.variant(variant.name)
+    others = [spec.variant(other.name) for other in group]
+    is_spread = mine.zone and all(
+        other.zone and other.zone != mine.zone and other.capacity_type is CapacityType.SPOT
+        for other in others
+    )
+    price = _price_key(variant)
+    return (
+        bool(is_spread)
+        and mine.capacity_type is CapacityType.SPOT
+        and math.isfinite(price)
+        and price <= SAME_PRICE_RATIO * _price_key(group[0])
+    )
 
 
 def bounded_ceilings(
@@ -157,10 +216,33 @@ def _without_switching(
         for variant in observation.variants
     }
     by_price = sorted(observation.variants, key=_price_key)
-    _fill(mix, ceilings, by_price, wanted - sum(mix.values()))
+    # What spot may not carry comes in place of it, whatever it costs, and is not given back.
+    _fill_floor(spec, mix, ceilings, by_price, wanted, room=wanted)
+    _fill(spec, mix, ceilings, by_price, wanted - sum(mix.values()))
     surplus = sum(mix.values()) - wanted
-    for variant in reversed(by_price):
-        step = min(max(surplus, 0), mix[variant.name] - spec.variant(variant.name).min_replicas)
-        mix[variant.name] -= max(step, 0)
-        surplus -= max(step, 0)
+    for group in reversed(list(_alike(spec, by_price))):
+        while surplus > 0:
+            spare = {v.name: _spare(spec, mix, v, wanted) for v in group}
+            chosen = max(group, key=lambda v: (spare[v.name] > 0, mix[v.name]))
+            if spare[chosen.name] <= 0:
+                break
+            step = min(surplus, spare[chosen.name]) if len(group) == 1 else 1
+            mix[chosen.name] -= step
+            surplus -= step
     return mix
+
+
+def _spare(
+    spec: ScalingSpec, mix: dict[VariantName, int], variant: VariantObservation, wanted: int
+) -> int:
+    """Return how many of a variant's replicas may go."""
+    mine = spec.variant(variant.name)
+    spare = mix[variant.name] - mine.min_replicas
+    if mine.capacity_type is not CapacityType.SPOT:
+        firm = sum(
+            count
+            for name, count in mix.items()
+            if spec.variant(name).capacity_type is not CapacityType.SPOT
+        )
+        spare = min(spare, firm - _firm_floor(spec, wanted))
+    return max(0, spare)

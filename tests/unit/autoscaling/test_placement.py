@@ -63,6 +63,68 @@ def test_a_small_saving_moves_nothing() -> None:
     assert place(see(firm=3, prices=(10, 9)), spec(), 4) == {FIRM: 3, SPOT: 1}
 
 
+def test_the_floor_is_restored_whatever_it_costs() -> None:
+    # Two of the four may be spot; the surplus goes when the firm ones serve.
+    assert place(see(firm=1, spot=5), spec(floor=0.5), 4) == {FIRM: 2, SPOT: 3}
+    assert place(see(firm=2, spot=5), spec(floor=0.5), 4) == {FIRM: 2, SPOT: 2}
+    assert place(see(firm=1, spot=5), spec(floor=0.5), 6) == {FIRM: 3, SPOT: 5}
+    assert place(see(firm=3, spot=5), spec(floor=0.5), 6) == {FIRM: 3, SPOT: 3}
+
+
+ZONES = tuple(VariantName(f"spot-{zone}") for zone in "abc")
+
+
+def zoned(*variants: tuple[VariantName, str], most: int = 20) -> ScalingSpec:
+    return ScalingSpec(
+        variants=tuple(
+            VariantSpec(name=name, max_replicas=most, capacity_type=CapacityType.SPOT, zone=zone)
+            for name, zone in variants
+        ),
+        behavior=Behavior(on_demand_floor_ratio=0.0),
+    )
+
+
+def see_zones(counts: tuple[int, ...], prices: tuple[float, ...]) -> Observation:
+    return Observation(
+        now_unix_seconds=0.0,
+        deployment="ns/m",
+        model=ModelName("m"),
+        variants=tuple(
+            VariantObservation(name=name, ready=ready, price_usd_per_hour=Measured(price, 0.0))
+            for name, ready, price in zip(ZONES, counts, prices, strict=True)
+        ),
+    )
+
+
+THREE_ZONES = zoned(*zip(ZONES, "abc", strict=True))
+
+
+def test_spot_replicas_are_spread_over_zones_that_cost_about_the_same() -> None:
+    alike, dear = (4.0, 4.1, 4.2), (4.0, 4.1, 5.0)
+    nothing = see_zones((0, 0, 0), alike)
+    assert list(place(nothing, THREE_ZONES, 7).values()) == [3, 2, 2]
+    assert list(place(see_zones((0, 0, 0), dear), THREE_ZONES, 6).values()) == [3, 3, 0]
+    # Nothing is moved for it; what comes goes where least is, and what goes comes from the most.
+    assert list(place(see_zones((5, 1, 1), alike), THREE_ZONES, 9).values()) == [5, 2, 2]
+    assert list(place(see_zones((5, 1, 1), alike), THREE_ZONES, 5).values()) == [3, 1, 1]
+    # One zone, or none that is told, is no spread: the cheapest is filled.
+    same = zoned(*((name, "a") for name in ZONES))
+    assert list(place(nothing, same, 7).values()) == [7, 0, 0]
+    untold = zoned(*((name, "") for name in ZONES))
+    assert list(place(nothing, untold, 7).values()) == [7, 0, 0]
+
+
+@given(st.tuples(*[st.integers(0, 9)] * 3), st.integers(0, 25), st.integers(1, 9))
+def test_zones_differ_by_no_more_than_they_did(
+    ready: tuple[int, int, int], wanted: int, most: int
+) -> None:
+    what = zoned(*zip(ZONES, "abc", strict=True), most=most)
+    mix = list(place(see_zones(ready, (4.0, 4.0, 4.0)), what, wanted).values())
+    had = [min(count, most) for count in ready]
+    assert sum(mix) == min(wanted, 3 * most)
+    assert max(mix) - min(mix) <= max(1, max(had) - min(had))
+
+
 def test_what_could_not_be_had_is_bought_elsewhere() -> None:
     assert place(see(firm=3, spot=4), spec(), 10, scarce=frozenset({SPOT})) == {FIRM: 6, SPOT: 4}
 
