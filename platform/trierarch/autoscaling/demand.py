@@ -12,9 +12,10 @@ import math
 
 from trierarch.autoscaling.admission import is_flex_due
 from trierarch.autoscaling.decision import Reason
+from trierarch.autoscaling.expected_misses import MOST_REPLICAS
 from trierarch.autoscaling.load import Load, fresh_latency, fresh_value, hold_after_seconds
 from trierarch.autoscaling.signals import Observation
-from trierarch.autoscaling.sizing import MOST_REPLICAS, Sizing
+from trierarch.autoscaling.sizing import Sizing
 from trierarch.autoscaling.specification import ScalingSpec
 
 FULL_RATIO = 0.9

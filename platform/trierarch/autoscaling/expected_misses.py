@@ -46,6 +46,17 @@ least at which fleets that gateways help in a surge keep the objective while the
 
 LEAST_ERROR_SHARE = 1e-4
 
+MOST_REPLICAS = 1_000_000
+"""No need is larger; a rate of nearly nothing would ask for more than a number can hold."""
+
+MOST_RISK, STEEP_POWER = 4.0, 4.0
+"""Multiple of the promised misses that no average excuses, and how steeply one replica more must
+prevent them to be worth it."""
+
+CURE_STEP_RATIO = 0.1
+"""So many more replicas must prevent at least as large a share of the misses, or none are bought
+against a load that misses more than promised."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DeviationBin:
@@ -191,6 +202,40 @@ def best_replicas(expected: ExpectedMisses, forecast: Forecast, price: float) ->
             best, lowest = count, cost
         count = max(count + 1, math.floor(count * CANDIDATE_STEP))
     return best
+
+
+def bearable_replicas(
+    expected: ExpectedMisses, demand: float, replicas: int, promised: float
+) -> int:
+    """Return at least so many replicas, more where they prevent what no average excuses.
+
+    That is a load at which more is missed than promised even if all comes as planned, or several
+    times as much is expected to be, and one replica more would help: in a small fleet that is a
+    large step.
+
+    Args:
+        expected: Misses.
+        demand: For which the fleet is meant.
+        replicas: That cost least.
+        promised: Share of the requests that may miss.
+    """
+    while replicas < MOST_REPLICAS:
+        load = demand / replicas
+        missed = expected.curve.miss_ratio(load)
+        if missed > promised:
+            more = replicas + max(1, round(CURE_STEP_RATIO * replicas))
+            if expected.curve.miss_ratio(demand / more) > missed * replicas / more:
+                # Bursts too short for a fleet miss at any load: capacity would be bought in vain.
+                return replicas
+        else:
+            risk = expected.miss_ratio(load)
+            if risk <= MOST_RISK * promised:
+                return replicas
+            steep = (replicas / (replicas + 1)) ** STEEP_POWER
+            if expected.miss_ratio(demand / (replicas + 1)) > risk * steep:
+                return replicas
+        replicas += 1
+    return replicas
 
 
 def price_of_misses(allowed_ratio: float, caution: float) -> float:

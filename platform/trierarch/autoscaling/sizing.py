@@ -15,6 +15,7 @@ import math
 from trierarch.autoscaling.expected_misses import (
     USUAL_CAUTION,
     ExpectedMisses,
+    bearable_replicas,
     best_replicas,
     expect_misses,
     price_of_misses,
@@ -34,13 +35,6 @@ from trierarch.autoscaling.workload import Workload, saturated_load
 
 BUDGET_SHARE = 0.85
 """Share of the allowed misses that is planned for; the rest is for what nobody foresaw."""
-
-MOST_REPLICAS = 1_000_000
-"""No need is larger; a rate of nearly nothing would ask for more than a number can hold."""
-
-MOST_RISK, STEEP_POWER = 4.0, 4.0
-"""Multiple of the promised misses that no average excuses, and how steeply one replica more must
-prevent them to be worth it."""
 
 LEAST_CAUTION, MOST_CAUTION = USUAL_CAUTION, 2 * USUAL_CAUTION
 CAUTION_SECONDS = 3600.0
@@ -204,7 +198,7 @@ def size_fleet(
     expected = expect_misses(fitted, state.deviations)
     enough = best_replicas(expected, predicted, price_of_misses(allowed, state.caution))
     bearable = 1.0 - spec.slo.percentile / 100.0
-    enough = _bearable(expected, predicted.demand, enough, bearable)
+    enough = bearable_replicas(expected, predicted.demand, enough, bearable)
     limit = predicted.demand / enough
     replicas = _paced(enough, state.served)
     due = now + horizon_seconds
@@ -239,26 +233,6 @@ def _paced(replicas: int, served: tuple[ServedSample, ...]) -> int:
 def _is_trusted(curve: MissCurve, slo: LatencyObjective) -> bool:
     """Tell whether enough requests have ended for their misses to say anything."""
     return curve.requests * (1.0 - slo.percentile / 100.0) >= LEAST_EXPECTED_MISSES
-
-
-def _bearable(expected: ExpectedMisses, demand: float, replicas: int, promised: float) -> int:
-    """Return at least so many replicas, more where they prevent what no average excuses.
-
-    That is a load at which more is missed than promised even if all comes as planned, or several
-    times as much is expected to be, and one replica more would help: in a small fleet that is a
-    large step.
-    """
-    while replicas < MOST_REPLICAS:
-        load = demand / replicas
-        if expected.curve.miss_ratio(load) <= promised:
-            risk = expected.miss_ratio(load)
-            if risk <= MOST_RISK * promised:
-                return replicas
-            steep = (replicas / (replicas + 1)) ** STEEP_POWER
-            if expected.miss_ratio(demand / (replicas + 1)) > risk * steep:
-                return replicas
-        replicas += 1
-    return replicas
 
 
 def _allowed_ratio(slo: LatencyObjective, incurable_ratio: float) -> float:

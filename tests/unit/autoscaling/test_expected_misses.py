@@ -13,6 +13,8 @@ from trierarch.autoscaling.expected_misses import (
     PRIOR_DEVIATIONS,
     PRIOR_PLANS,
     Deviations,
+    ExpectedMisses,
+    bearable_replicas,
     best_replicas,
     expect_misses,
     price_of_misses,
@@ -118,3 +120,29 @@ def test_dearer_misses_never_ask_for_fewer_replicas(
     forecast = Forecast(level=demand, demand=demand, horizon_seconds=HORIZON)
     few = best_replicas(expected, forecast, cheap)
     assert 1 <= few <= best_replicas(expected, forecast, cheap * factor)
+
+
+def learned(*rows: tuple[float, float]) -> ExpectedMisses:
+    """Return what is expected of traffic that comes as planned, after misses at some loads."""
+    seen = MissCurve()
+    for load, ratio in rows:
+        seen = learn_misses(
+            seen, now_unix_seconds=0.0, load=load, requests=1e5, misses=1e5 * ratio, late=0.0
+        )
+    fitted = fit_curve(seen)
+    assert fitted is not None
+    return expect_misses(fitted, meeting(1.0))
+
+
+def test_a_load_that_misses_more_than_promised_is_not_planned() -> None:
+    steep = learned((0.4, 0.0), (0.5, 0.002), (0.6, 0.02), (0.7, 0.2))
+    count = bearable_replicas(steep, 6.0, 10, 0.01)
+    assert steep.curve.miss_ratio(6.0 / count) <= 0.01 < steep.curve.miss_ratio(6.0 / (count - 1))
+
+
+def test_nothing_is_bought_against_misses_that_no_capacity_prevents() -> None:
+    # Bursts of a few seconds: a bit more than promised is missed at every load below the knee.
+    flat = learned((0.05, 0.0), (0.1, 0.0134), (0.3, 0.0136), (0.5, 0.0137), (0.6, 0.2))
+    assert bearable_replicas(flat, 6.0, 15, 0.01) == 15
+    # From beyond the knee it is bought back to it, and no further.
+    assert 10 < bearable_replicas(flat, 6.0, 10, 0.01) <= 14
