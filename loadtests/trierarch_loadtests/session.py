@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import gevent
+from locust import runners
 from locust.runners import STATE_STOPPED, STATE_STOPPING, MasterRunner, WorkerRunner
 
 from trierarch_loadtests.coordinator import EXIT_UNUSABLE, Coordinator
@@ -17,9 +18,14 @@ from trierarch_loadtests.errors import UsageError
 from trierarch_loadtests.options import add_arguments
 from trierarch_loadtests.worker import Worker
 
+SILENT_HEARTBEATS = 30
+"""Heartbeats, one a second, that a worker may miss before it counts as lost. Locust allows three;
+a generator on a busy machine is silent for longer, and without its workers a run ends at once."""
+
 
 def install(events: Any) -> None:
     """Register the load tests with locust; called once by the locustfile."""
+    runners.HEARTBEAT_LIVENESS = SILENT_HEARTBEATS
     events.init_command_line_parser.add_listener(add_arguments)
     events.init.add_listener(_on_init)
 

@@ -28,17 +28,18 @@ SCENARIO = {
             "output_tokens": {"law": "constant", "tokens": 6},
         }
     ],
-    "slo": {"ttft_seconds": 5.0, "tpot_seconds": 1.0},
+    # What a busy machine takes is not what these tests are about.
+    "slo": {"ttft_seconds": 60.0, "tpot_seconds": 10.0},
     "thresholds": {
-        "ttft_p95_seconds": 5.0,
-        "tpot_p95_seconds": 1.0,
+        "ttft_p95_seconds": 60.0,
+        "tpot_p95_seconds": 10.0,
         "error_ratio": 0,
         "lost_streams": 0,
         "dropped_requests": 0,
         "ledger_token_difference": 0,
     },
     "ledger": {"settle_seconds": 1.0},
-    "timeouts": {"connect_seconds": 5, "silence_seconds": 5, "drain_seconds": 10},
+    "timeouts": {"connect_seconds": 60, "silence_seconds": 60, "drain_seconds": 60},
 }
 EMBEDDING = {"kind": "embedding", "input_tokens": {"law": "constant", "tokens": 5}}
 PLANNED = 15
@@ -73,6 +74,7 @@ SLOW_WORKERS = f"""
 import runpy
 
 import gevent
+from gevent.monkey import get_original
 from locust import events
 from locust.runners import WorkerRunner
 
@@ -81,11 +83,13 @@ from locust.runners import WorkerRunner
 def take_long(runner, **_):
     if isinstance(runner, WorkerRunner):
         gevent.sleep(2.0)
+        get_original("time", "sleep")(8.0)  # not even a heartbeat
 
 
 globals().update(runpy.run_path({str(ROOT / "loadtests/locustfile.py")!r}))
 """
-"""A locustfile on a busy machine: locust calls its workers ready before they listen to us."""
+"""A locustfile on a busy machine: locust calls its workers ready before they listen to us, and then
+they are silent for longer than locust allows."""
 
 
 def command_line(tmp_path, *arguments):
@@ -113,7 +117,7 @@ def run_locust(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=90,
+            timeout=240,
             check=False,
         )
         return LocustRun(done, tmp_path / "results")
@@ -147,9 +151,9 @@ def test_a_slow_server_gets_the_planned_load_all_the_same(serve, run_locust):
     run = run_locust(server)
     assert run.returncode == 0, run.output
     # A closed loop with one user would have sent one request in two seconds. Here the
-    # starts keep the plan: most came before the first answer could have ended.
-    first = server.served[0].received_seconds
-    assert sum(one.received_seconds - first < 2.0 for one in server.served) > PLANNED // 2
+    # starts keep the plan: most came before the first answer had its first word.
+    first_word_seconds = server.served[0].content_sent_seconds[0]
+    assert sum(one.received_seconds < first_word_seconds for one in server.served) > PLANNED // 2
     assert run.summary["measured"]["ttft_seconds"]["p50"] >= 1.9
 
 
@@ -209,10 +213,8 @@ def test_two_workers_send_the_same_plan_once(serve, run_locust):
     assert len(server.served) == PLANNED
     assert run.summary["totals"]["counts"]["complete"] == PLANNED
     assert run.summary["ledger"]["difference_tokens"] == 0
-    # The plan has one request each 125 ms; two workers that each sent all of it, or that
-    # began apart, would show pairs or a shifted rhythm.
-    starts = [one.received_seconds for one in server.served]
-    assert starts[-1] - starts[0] == pytest.approx((PLANNED - 1) / 8.0, abs=1.0)
+    # The plan has one request each 125 ms; two workers that each sent all of it would show pairs.
+    assert run.trace.arrival_seconds.tolist() == pytest.approx([at / 8.0 for at in range(PLANNED)])
 
 
 def test_a_worker_that_starts_before_it_can_listen_misses_nothing(serve, run_locust, tmp_path):
@@ -257,11 +259,11 @@ def test_an_interrupted_run_does_not_pass(serve, tmp_path):
         text=True,
     )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while len(server.served) < 3 and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=90)
     finally:
         process.kill()
     assert process.returncode == 1, output
