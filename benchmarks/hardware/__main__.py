@@ -15,7 +15,13 @@ from typing import Any
 
 from benchmarks.hardware.ceilings import measure_ceilings
 from benchmarks.hardware.comparing import build_tables, read_measured
-from benchmarks.hardware.engine import EngineOptions, MeasuredEngine, count_distinct
+from benchmarks.hardware.engine import (
+    DecodeSteps,
+    EngineOptions,
+    MeasuredEngine,
+    PrefillStep,
+    count_distinct,
+)
 from benchmarks.recording import RESULTS_DIR
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -134,7 +140,6 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     longest = max((*options.contexts, *(length for length, _ in options.prefills)))
     engine_options = EngineOptions(
         model_folder=folder,
-        layers=None,
         max_model_tokens=longest + SPARE_TOKENS,
         max_sequences=max(options.batches),
         chunk_tokens=max(2048, max(length * count for length, count in options.prefills)),
@@ -150,8 +155,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         **engine.describe(),
     }
 
-    def save(kind: str, point: object) -> None:
-        if dataclasses.is_dataclass(point) and not isinstance(point, type):
+    def save(kind: str, point: DecodeSteps | PrefillStep | None = None) -> None:
+        if point is not None:
             document[kind].append(dataclasses.asdict(point))
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -172,8 +177,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     document["kernels"] = {}
     for batch in options.profiled:
         document["kernels"][str(batch)] = engine.profile_decode(batch, options.contexts[0], 16)
-        save("kernels", None)
-    save("done", None)
+        save("kernels")
+    save("done")
     return document
 
 

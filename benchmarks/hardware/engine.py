@@ -32,7 +32,6 @@ class EngineOptions:
 
     Attributes:
         model_folder: Holds ``config.json``.
-        layers: Layers to build; None builds all that the configuration has.
         max_model_tokens: Longest prompt plus answer.
         max_sequences: Seats in the batch.
         chunk_tokens: Most prompt tokens of one step.
@@ -42,7 +41,6 @@ class EngineOptions:
     """
 
     model_folder: Path
-    layers: int | None
     max_model_tokens: int
     max_sequences: int
     chunk_tokens: int
@@ -100,8 +98,6 @@ class MeasuredEngine:
         self._random = random.Random(seed)  # noqa: S311  # prompts, not a secret
         self._chunk_tokens = options.chunk_tokens
         arguments: dict[str, Any] = {}
-        if options.layers is not None:
-            arguments["hf_overrides"] = {"num_hidden_layers": options.layers}
         if options.graph_sizes and not options.is_eager:
             arguments["cudagraph_capture_sizes"] = sorted(options.graph_sizes)
         self._llm = LLM(

@@ -96,7 +96,7 @@ def check_parser(variants: Mapping[str, EngineSpec]) -> dict[str, str]:
 
 
 async def serve_once(spec: EngineSpec) -> dict[str, Any]:
-    """Start an engine as a replica does, stream one answer, and return what was seen."""
+    """Start an engine as a replica does, ask it the same twice, and return what was seen."""
     began = time.perf_counter()
     engine = await VllmEngine.start(build_vllm_arguments(spec))
     started_seconds = time.perf_counter() - began

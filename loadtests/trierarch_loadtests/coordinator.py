@@ -178,7 +178,7 @@ class Coordinator:
             logger.error("%s", error)
 
     def on_ask(self, environment: Any, msg: Any, **_: Any) -> None:
-        """Give a worker its share, once; nobody's answer if the run did not begin."""
+        """Give a worker its share, once; say nothing if the run did not begin."""
         preparation, progress = self._preparation, self._progress
         if preparation is None or progress is None:
             return  # the run is over before it began: locust stops the worker's user

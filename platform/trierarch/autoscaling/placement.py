@@ -87,7 +87,8 @@ def cheapest_mix(
     """Return the cheapest mix of ``wanted`` replicas inside bounds, with the on-demand floor.
 
     Bounds are intervals and prices do not depend on counts, so filling the cheapest first is
-    exact: giving a replica to a dearer variant could only cost more.
+    exact: giving a replica to a dearer variant could only cost more. Spreading over zones is
+    what may, by ``SAME_PRICE_RATIO`` at most.
     """
     mix = {
         variant.name: min(spec.variant(variant.name).min_replicas, ceilings[variant.name])

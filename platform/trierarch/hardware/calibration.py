@@ -32,7 +32,7 @@ class Calibration:
         expert_skew: Load of the busiest rank over the mean; aiconfigurator's power law with
             exponent 1.01 takes 1.4 to 1.6 times as long in large batches.
         other_memory_bytes: Activations, graphs and libraries; aiconfigurator's constant.
-        memory_utilization: Share of memory the engine takes; vLLM's default.
+        memory_utilization: Share of memory the engine takes; vLLM's default until it became 0.92.
     """
 
     memory_efficiency: float = 0.8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,14 +27,20 @@ def spec(floor: float = 0.3, **firm: int) -> ScalingSpec:
     )
 
 
-def see(
-    firm: int = 0, spot: int = 0, *, spot_starting: int = 0, prices: tuple[float, float] = (10, 4)
-) -> Observation:
+def observed(variants: Iterable[VariantObservation]) -> Observation:
     return Observation(
         now_unix_seconds=0.0,
         deployment="ns/m",
         model=ModelName("m"),
-        variants=(
+        variants=tuple(variants),
+    )
+
+
+def see(
+    firm: int = 0, spot: int = 0, *, spot_starting: int = 0, prices: tuple[float, float] = (10, 4)
+) -> Observation:
+    return observed(
+        (
             VariantObservation(name=FIRM, ready=firm, price_usd_per_hour=Measured(prices[0], 0.0)),
             VariantObservation(
                 name=SPOT,
@@ -41,7 +48,7 @@ def see(
                 starting=(StartingReplica(60.0),) * spot_starting,
                 price_usd_per_hour=Measured(prices[1], 0.0),
             ),
-        ),
+        )
     )
 
 
@@ -85,14 +92,11 @@ def zoned(*variants: tuple[VariantName, str], most: int = 20) -> ScalingSpec:
 
 
 def see_zones(counts: tuple[int, ...], prices: tuple[float, ...]) -> Observation:
-    return Observation(
-        now_unix_seconds=0.0,
-        deployment="ns/m",
-        model=ModelName("m"),
-        variants=tuple(
+    return observed(
+        (
             VariantObservation(name=name, ready=ready, price_usd_per_hour=Measured(price, 0.0))
             for name, ready, price in zip(ZONES, counts, prices, strict=True)
-        ),
+        )
     )
 
 
@@ -154,16 +158,13 @@ def test_the_fast_path_costs_what_the_exact_solver_finds(
         ),
         behavior=Behavior(on_demand_floor_ratio=floor),
     )
-    seen = Observation(
-        now_unix_seconds=0.0,
-        deployment="ns/m",
-        model=ModelName("m"),
-        variants=tuple(
+    seen = observed(
+        (
             VariantObservation(
                 name=VariantName(f"v{place_}"), price_usd_per_hour=Measured(price, 0.0)
             )
             for place_, (price, _, _) in enumerate(rows)
-        ),
+        )
     )
     ceilings = {variant.name: variant.max_replicas for variant in what.variants}
     mix = cheapest_mix(seen, what, wanted, ceilings)
