@@ -16,17 +16,10 @@ RUN set -e; \
         rm -rf /var/lib/apt/lists/*; \
     fi; \
     useradd --uid 1000 --create-home ray
-# Read by every bash that runs a script. KubeRay's init container is one that waits for Ray's head
-# as process 1, where the kernel drops a signal that nobody handles: without this a pod that is
-# deleted before its head is there stays for its whole grace period.
-RUN mkdir /etc/trierarch && printf '%s\n' \
-        'case $BASH_EXECUTION_STRING in *"ray health-check"*) trap "exit 143" TERM ;; esac' \
-        >/etc/trierarch/bash-env
 # The library path is for an interpreter that a volume brings.
 ENV PATH=/opt/trierarch/bin:/trierarch/environment/bin:/usr/local/bin:/usr/bin:/bin \
     LD_LIBRARY_PATH=/trierarch/environment/python/lib \
     HOME=/home/ray \
-    BASH_ENV=/etc/trierarch/bash-env \
     PYTHONSAFEPATH=1 \
     PYTHONUNBUFFERED=1 \
     RAY_AUTH_MODE=disabled \

@@ -263,3 +263,36 @@ def test_a_group_over_two_nodes_speaks_as_one_rank_and_is_lost_and_made_as_one(
     inside_one = find_ranks(kind_cluster, namespace, "TP")
     assert sorted(inside_one) == ["TP0_EP0", "TP1_EP1"]
     assert len({rank["pod"] for rank in inside_one.values()}) == 1
+
+
+def test_a_pod_told_to_end_while_ray_starts_ends(
+    kind_cluster: KindCluster, cluster_namespace: str
+) -> None:
+    """Ray hears SIGTERM only once it is imported and has found its head.
+
+    As process 1 it would not be ended by it before, and the pod would keep what it holds for the
+    whole grace period.
+    """
+    [group] = yaml.safe_load(EXAMPLE.read_text())["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    pod = copy.deepcopy(group["template"])
+    pod["spec"] |= {"restartPolicy": "Never", "terminationGracePeriodSeconds": 3600}
+    # What KubeRay runs in it, with a head that never comes.
+    pod["spec"]["containers"][0] |= {
+        "command": ["/bin/bash", "-c", "--"],
+        "args": ["ulimit -n 65536; ray start --address=no-head.invalid:6379 --block"],
+    }
+    pod |= {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "starting"}}
+    where = ("--namespace", cluster_namespace)
+    kind_cluster.kubectl(*where, "apply", "--filename", "-", stdin=json.dumps(pod))
+
+    def phase() -> str:
+        return str(kind_cluster.get("pod/starting", *where)["status"]["phase"])
+
+    wait_for(lambda: phase() == "Running", 120, every_seconds=0.2)
+    kind_cluster.kubectl(*where, "delete", "pod/starting", "--wait=false")
+    gone = wait_for(
+        lambda: kind_cluster.get("pods", *where)["items"] == [],
+        120,
+        describe=lambda: kind_cluster.kubectl(*where, "get", "pods"),
+    )
+    print(f"the pod was gone {gone:.0f} s after it was told to end")

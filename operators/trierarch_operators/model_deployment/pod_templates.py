@@ -31,10 +31,6 @@ _PROXY_DRAIN_VARIABLE = "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S"
 request goes through it, but it would keep a node without answers, and when a whole cluster is
 deleted it would outlive the head, after which Ray waits a minute longer."""
 
-_ENDABLE = ("sh", "-c", 'trap "exit 143" TERM; "$@" & wait $!', "download")
-"""Runs a command so that SIGTERM ends it. As process 1 most programs ignore it, and a pod that is
-deleted while it downloads would stay for the grace period of an answer."""
-
 _HEAD_RESOURCES = {"cpu": "1", "memory": "4Gi"}
 
 
@@ -145,6 +141,10 @@ def _template(
             "serviceAccountName": settings.service_account,
             # The one token a pod has is for announcing itself, and for nothing else.
             "automountServiceAccountToken": False,
+            # As process 1 of its namespace a program that has not set a handler yet, as Ray while
+            # it is imported, or a download, would not be reached by SIGTERM at all: a pod deleted
+            # then would hold its accelerators for the grace period of an answer.
+            "shareProcessNamespace": True,
             "securityContext": {
                 "runAsNonRoot": True,
                 "seccompProfile": {"type": "RuntimeDefault"},
@@ -205,9 +205,9 @@ def _download(
         found["image"] = settings.download_image or settings.image
         place = f"s3://{source.place}/{source.folder}"
         sync = ("aws", "s3", "sync", "--only-show-errors")
-        found["command"] = [*_ENDABLE, *sync, place, MODEL_FOLDER]
+        found["command"] = [*sync, place, MODEL_FOLDER]
         return found
-    found["command"] = [*_ENDABLE, "hf", "download", source.place, "--local-dir", MODEL_FOLDER]
+    found["command"] = ["hf", "download", source.place, "--local-dir", MODEL_FOLDER]
     found["env"] = [
         {
             "name": "HF_TOKEN",

@@ -79,6 +79,14 @@ def test_a_pod_that_is_deleted_lets_its_answers_end() -> None:
     assert pod["terminationGracePeriodSeconds"] > drain_seconds
 
 
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_no_program_of_a_pod_is_process_1_which_hears_no_signal_until_it_listens(name: str) -> None:
+    for service in build_ray_services(name):
+        cluster = service["spec"]["rayClusterConfig"]
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            assert group["template"]["spec"]["shareProcessNamespace"] is True
+
+
 @pytest.mark.parametrize(
     ("name", "hosts", "resource", "per_host"),
     [
