@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from trierarch.core.usage import Outcome
+from trierarch.gateway.server import SWEEP_INTERVAL_SECONDS
 from trierarch.settings.gateway import GatewaySettings
 from trierarch.testing.local_gateway import TEST_KEY, LocalGateway
 from trierarch.testing.replica_source import ready_replica
@@ -90,6 +91,15 @@ class TestSlowClients:
     def test_who_says_nothing_is_disconnected(self, quick: LocalGateway) -> None:
         with connect(quick) as connection:
             assert read_to_end(connection) == b""
+
+    def test_who_connects_and_asks_later_is_answered(self, engine: EngineProcess) -> None:
+        # As a client does that opens two hundred connections at once, on a busy machine.
+        short = settings(header_timeout_seconds=0.2)
+        gateway = LocalGateway([ready_replica(engine.port)], short)
+        with gateway, connect(gateway) as connection:
+            time.sleep(2.5 * SWEEP_INTERVAL_SECONDS)
+            connection.sendall(MODELS)
+            assert read_response(connection).startswith(b"HTTP/1.1 200")
 
     def test_who_drips_headers_is_told_and_disconnected(self, quick: LocalGateway) -> None:
         with connect(quick) as connection:

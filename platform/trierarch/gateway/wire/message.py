@@ -70,7 +70,7 @@ class WireLimits:
         max_body_bytes: Decoded body.
         header_timeout_seconds: From the first byte of a request to the end of its headers.
         body_timeout_seconds: From there to the end of the body.
-        idle_timeout_seconds: Between requests.
+        idle_timeout_seconds: Before the first byte of a request, on a new connection too.
         write_stall_timeout_seconds: How long the client may read nothing of what is ready.
         linger_timeout_seconds: How long the rest of a refused body is read and thrown away, so
             that the client sees the refusal instead of a reset.

@@ -149,8 +149,8 @@ class ServerConnection(asyncio.Protocol):
             self._owner.handler, self._owner.limits, str(peer[0]) if peer else ""
         )
         self._owner.open.add(self)
-        now_seconds = self._owner.monotonic_seconds()
-        self._read_deadline_seconds = now_seconds + self._owner.limits.header_timeout_seconds
+        # A client that connects and is then busy does nothing wrong: no headers have begun.
+        self._set_read_deadline()
 
     def data_received(self, data: bytes) -> None:
         """Read what arrived and start what became complete."""
