@@ -3,10 +3,11 @@
 Folders decide. Tests in ``unit`` and ``property`` are pure: they may not open a
 network socket at all. All others may reach this machine and nothing else (set
 in pyproject.toml). Tests in ``SHARING_PLACES`` start vLLM, Ray, the whole stack
-or a cluster. One process runs all that share a slow start; with ``-n 2``, as in
-``make test``, one has those with engines and nodes, and the other one those with
-only an API server and everything else meanwhile. Engines on this machine and
-engines on nodes never run at once: two cores cannot feed both.
+or a cluster. One process runs all that share a slow start. With ``-n 2``, as in
+``make test``, two processes share everything else first, and then one has those
+with engines and nodes: an engine that starts takes both cores, and what runs
+beside it stands still for seconds at a time. Engines on this machine and engines
+on nodes never run at once either.
 """
 
 from __future__ import annotations
@@ -59,12 +60,12 @@ def find_place(path: str) -> str | None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Take sockets away from pure tests and put those that share a slow start together.
 
-    Runs after the plugin that shuffles; within each part its order stays. One process alone runs
-    the quick tests first, which tells of mistakes early. Several begin with the slow ones, so
-    that the others fill the time.
+    Runs after the plugin that shuffles; within each part its order stays. The quick tests come
+    first, which tells of mistakes early; but several processes begin with those of the API
+    server, beside which all others go on.
     """
     is_one_of_several = hasattr(config, "workerinput")
-    places: dict[pytest.Item, tuple[int, int]] = {}
+    places: dict[pytest.Item, tuple[int, int, int]] = {}
     for item in items:
         path = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else item.path
         if path.parts[0] in PURE_FOLDERS:
@@ -74,7 +75,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # What a fault leaves behind (a node under disk pressure, evicted pods) takes minutes to go.
         disrupts = item.get_closest_marker("disrupts")
         order = disrupts.args[0] if disrupts else 0
-        places[item] = (-place if is_one_of_several else place, order)
+        if is_one_of_several:
+            stage = 0 if shared in API_SERVER_PLACES else 1 if shared is None else 2
+            places[item] = (stage, -place, order)
+        else:
+            places[item] = (0, place, order)
     items.sort(key=places.__getitem__)
 
 

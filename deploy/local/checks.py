@@ -29,7 +29,7 @@ CHECKS: tuple[tuple[str, tuple[str, ...]], ...] = (
 """Name and command of each check; the Makefile has a target for each."""
 
 PYTEST_ARGUMENTS = ("-n", "2")
-"""One process for all that shares engines or nodes, one for everything else."""
+"""Two processes, until only what shares engines or nodes is left: one has that."""
 
 
 def main(arguments: Sequence[str], programs: Path) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
@@ -13,6 +15,7 @@ from trierarch.testing.replica_source import ready_replica
 from trierarch.testing.scripted_engine import ScriptedEngine, whole_answer
 from trierarch.testing.simulated_engines import EngineProcess
 from trierarch.testing.trace_collector import CollectedSpan, TraceCollector
+from trierarch.testing.waiting import wait_until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"
@@ -31,6 +34,11 @@ def send(gateway: LocalGateway, **headers: str) -> httpx.Response:
 
 def settings(collector: TraceCollector, ratio: float = 1.0) -> GatewaySettings:
     return GatewaySettings(otlp_endpoint=collector.endpoint, trace_sample_ratio=ratio)
+
+
+def waiting(gateway: LocalGateway) -> int:
+    signals = httpx.get(gateway.admin_url + "/api/v1/signals", timeout=20.0).json()
+    return int(signals["models"]["simulated"]["waiting"]["default"])
 
 
 def by_kind(spans: list[CollectedSpan], kind: str) -> list[CollectedSpan]:
@@ -102,15 +110,15 @@ def test_retries_are_sibling_spans(engine: EngineProcess) -> None:
 
 def test_waiting_is_a_span_of_its_own(engine: EngineProcess) -> None:
     with TraceCollector() as collector:
-        with LocalGateway([], settings(collector), models=["simulated"]) as gateway:
-            assert gateway.loop is not None
-            gateway.loop.call_soon_threadsafe(
-                gateway.loop.call_later,
-                0.3,
-                gateway.replica_source.endpoints.append,
-                ready_replica(engine.port),
-            )
-            assert send(gateway).status_code == 200
+        with (
+            LocalGateway([], settings(collector), models=["simulated"]) as gateway,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            answer = pool.submit(send, gateway)
+            wait_until(lambda: waiting(gateway) == 1)
+            time.sleep(0.3)
+            gateway.replica_source.endpoints.append(ready_replica(engine.port))
+            assert answer.result().status_code == 200
             spans = collector.wait_for(3)
         [wait] = by_kind(spans, "INTERNAL")
         [server] = by_kind(spans, "SERVER")
